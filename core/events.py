@@ -1,0 +1,168 @@
+"""Facts that happen, told to whoever observes: metrics, the access log and (later) webhooks.
+
+An event is frozen, carries plain values and no secret. Durations are seconds. Names that become labels
+(`provider`, `model_label`, `route`, `token`) come from the configuration only, never from what a client sent.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import ClassVar
+
+import msgspec
+
+from core.usage import Usage
+
+_log = logging.getLogger("sluice.events")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events; ``name`` is what subscriptions select by."""
+
+    name: ClassVar[str] = ""
+
+
+class RequestStarted(Event, frozen=True, kw_only=True):
+    """A request on the data plane has been read up to its head."""
+
+    name = "request.started"
+    endpoint: str
+
+
+class _RequestEnded(Event, frozen=True, kw_only=True):
+    request_id: str
+    client_request_id: str | None
+    method: str
+    endpoint: str
+    """The name of the endpoint's row in the table, `unknown` for paths that are in none."""
+    status: int
+    """What the client got; 499 when it had gone before a status was sent."""
+    token: str | None
+    remote_ip: str
+    requested_model: str | None
+    """As the client spelled it: for the log, never for a label."""
+    route: str | None
+    provider: str | None
+    model: str | None
+    model_label: str | None
+    credential: str | None
+    stream: bool
+    attempts: int
+    duration_seconds: float
+    overhead_seconds: float
+    """The gateway's own share: end of the head to the upstream's start, and first byte in to first byte out."""
+    ttft_seconds: float | None
+    """From the request's head to the first byte of output sent to the client, streams only."""
+    upstream_seconds: float | None
+    """From the last attempt's start to the end of its answer."""
+    usage: Usage | None
+    revision: str
+    bytes_in: int
+    bytes_out: int
+    error_code: str | None = None
+    """The wire code of what went wrong; None for a request that was answered in full."""
+    error_message: str | None = None
+
+
+class RequestCompleted(_RequestEnded, frozen=True, kw_only=True):
+    """A request was answered in full."""
+
+    name = "request.completed"
+
+
+class RequestFailed(_RequestEnded, frozen=True, kw_only=True):
+    """A request ended in an error, a cut stream or the client's departure."""
+
+    name = "request.failed"
+
+
+class AttemptFailed(Event, frozen=True, kw_only=True):
+    """One attempt at a target failed; ``next`` says what follows: `retry`, `fallback` or `give_up`."""
+
+    name = "attempt.failed"
+    request_id: str
+    provider: str
+    model_label: str
+    credential: str | None
+    number: int
+    error_code: str
+    delivered: str
+    next: str
+
+
+class TargetCooled(Event, frozen=True, kw_only=True):
+    """A target or credential left the rotation until ``seconds`` from now."""
+
+    name = "target.cooldown"
+    provider: str
+    model_label: str | None
+    credential: str | None
+    reason: str
+    seconds: float
+
+
+class ConfigApplied(Event, frozen=True, kw_only=True):
+    """A new generation is in force."""
+
+    name = "config.applied"
+    revision: str
+    trigger: str
+    duration_seconds: float
+
+
+class ConfigRejected(Event, frozen=True, kw_only=True):
+    """A document was refused; the last good generation stays in force."""
+
+    name = "config.rejected"
+    trigger: str
+    faults: tuple[str, ...]
+
+
+class GatewayStarted(Event, frozen=True, kw_only=True):
+    """The listeners are open."""
+
+    name = "gateway.started"
+    address: str
+    revision: str
+
+
+class GatewayStopping(Event, frozen=True, kw_only=True):
+    """Draining has begun."""
+
+    name = "gateway.stopping"
+    reason: str
+
+
+EVENTS: tuple[type[Event], ...] = (
+    RequestStarted,
+    RequestCompleted,
+    RequestFailed,
+    AttemptFailed,
+    TargetCooled,
+    ConfigApplied,
+    ConfigRejected,
+    GatewayStarted,
+    GatewayStopping,
+)
+
+Observer = Callable[[Event], None]
+
+
+class Events:
+    """Tells every observer of every event, in order of subscription, at once."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self) -> None:
+        self._observers: tuple[Observer, ...] = ()
+
+    def subscribe(self, observer: Observer) -> None:
+        """``observer`` is called from the event loop's thread and must not block."""
+        self._observers += (observer,)
+
+    def emit(self, event: Event) -> None:
+        """An observer that fails is logged and harms neither the others nor the request."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                _log.exception("an observer failed on %s", event.name)
