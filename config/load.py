@@ -1,0 +1,174 @@
+"""From a path to a frozen :class:`config.schema.Config`, or to every fault of the document at once.
+
+Read → parse → merge includes → put references in place → validate → check → convert. Each step goes on past the
+faults of the one before where it can, so that one look at the list is enough to mend a file.
+
+Loading waits for files and takes time (some 0.5 s for 1,000 routes): call it in a thread. It gives up the
+interpreter's lock often enough that an event loop beside it goes on.
+"""
+
+import gc
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+
+import msgspec
+
+from config.checks import check
+from config.document import Document, Place, parse
+from config.faults import AnyRemark, ConfigFaults, Fault, Notice
+from config.json_schema import shape
+from config.merge import merge
+from config.references import EnvironmentResolver, FileResolver, References
+from config.schema import Config
+from config.secret_files import SecretFiles
+from config.sources import Sources, read_includes, read_root, revision_of
+from config.substitute import Substituted, substitute
+from config.validation import validate
+
+
+class LoadedConfig(msgspec.Struct, frozen=True):
+    """A document that may be put in force."""
+
+    config: Config
+    revision: str
+    """SHA-256 of the files, before references."""
+    sources: Sources
+    notices: tuple[Notice, ...]
+    place: Place
+
+    def locate(self, faults: Iterable[Fault]) -> tuple[Fault, ...]:
+        """``faults`` with file, line and column by their paths, in the order of the files.
+
+        For what later steps find (they know paths alone). What is not in the document, such as a default, is
+        placed at its nearest ancestor.
+        """
+        return _sorted(self.place, [self.place.locate(fault) for fault in faults])
+
+
+class RejectedConfig(ConfigFaults):
+    """A document that cannot be put in force. Its ``sources`` are worth watching: the mend will come through them."""
+
+    def __init__(self, faults: Iterable[Fault], sources: Sources) -> None:
+        super().__init__(faults)
+        self.sources = sources
+
+
+def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None = None) -> LoadedConfig:
+    """Load the document at ``path``.
+
+    Args:
+        path: the root file.
+        env: where `${env:…}` is read from; see :func:`config.environment.environment`.
+        files: what the `${file:…}` handles of the result read at each use; refreshed by whoever owns it.
+
+    Raises:
+        RejectedConfig: every fault, each with file, line and column, in the order of the files.
+    """
+    with _beside_an_event_loop():
+        return _load(path, env, files)
+
+
+def _load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None) -> LoadedConfig:
+    root = FilePath(path).absolute()
+    try:
+        root_file = read_root(path)
+    except ConfigFaults as error:
+        raise RejectedConfig(error.faults, Sources(root)) from None
+    document = parse(root_file.data, root_file.shown)
+    patterns = _include_patterns(document)
+    included, unread = read_includes(path, patterns)
+    revision = None if unread else revision_of([root_file, *included])
+    document = merge(document, [parse(file.data, file.shown) for file in included])
+    file_resolver = FileResolver(files if files is not None else SecretFiles(), root.parent)
+    references = References({"env": EnvironmentResolver(env), "file": file_resolver})
+    substituted = substitute(document.value, shape(), references)
+    sources = Sources(
+        root,
+        revision,
+        patterns,
+        secret_files=frozenset(file_resolver.used),
+        interpolated_files=frozenset(
+            file_resolver.path(each) for each in substituted.interpolated if each.scheme == "file"
+        ),
+    )
+    faults = _faults(document, unread, substituted)
+    if faults or revision is None:
+        raise RejectedConfig(faults, sources)
+    return LoadedConfig(
+        config=_convert(substituted),
+        revision=revision,
+        sources=sources,
+        notices=_notices(document.place, substituted),
+        place=document.place,
+    )
+
+
+_SWITCH_SECONDS = 0.0005
+_loading = threading.Lock()
+
+
+@contextmanager
+def _beside_an_event_loop() -> Iterator[None]:
+    """Keep a load, which is half a second of computing, from delaying an event loop in another thread; one at a time.
+
+    Measured with 1,000 routes: without this the loop waits for up to 65 ms, mostly for full collections of garbage
+    (while a document is half read, its tens of thousands of values are all alive: walking them finds nothing), and
+    6 ms at each turn for the interpreter's lock; with it, 1 ms.
+    """
+    with _loading:
+        thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+        gc.set_threshold(thresholds[0], thresholds[1], 1 << 30)
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(interval)
+            gc.set_threshold(*thresholds)
+
+
+def _include_patterns(document: Document) -> tuple[str, ...]:
+    """The globs of `include`; whatever else stands there is left for the schema to tell."""
+    patterns = document.value.get("include")
+    return tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
+
+
+def _faults(document: Document, unread: list[Fault], substituted: Substituted) -> tuple[Fault, ...]:
+    place = document.place
+    broken = validate(substituted.value, place, substituted.referenced)
+    # What the reader has told of a value, or the schema, is not told a second time by whoever looks after them.
+    unread_places = {(fault.file, fault.line, fault.column) for fault in document.faults}
+    broken = [fault for fault in broken if (fault.file, fault.line, fault.column) not in unread_places]
+    told = {fault.path for fault in broken}
+    finer = [fault for fault in check(substituted.value) if fault.path not in told]
+    unplaced = [*substituted.faults, *finer, *unread]
+    placed = [fault if fault.file else place.locate(fault) for fault in unplaced]
+    return _sorted(place, [*document.faults, *broken, *placed])
+
+
+def _sorted(place: Place, remarks: Iterable[AnyRemark]) -> tuple[AnyRemark, ...]:
+    """In the order of the files (the root first) and of their lines; each once."""
+    return tuple(
+        dict.fromkeys(sorted(remarks, key=lambda each: (each.file != place.file, each.file, each.line, each.column)))
+    )
+
+
+def _convert(substituted: Substituted) -> Config:
+    def keep(_type: type, value: object) -> object:
+        return value  # secrets are made already
+
+    return msgspec.convert(substituted.value, Config, dec_hook=keep)
+
+
+def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
+    notices = list(substituted.notices)
+    document = substituted.value
+    assert isinstance(document, dict)
+    if document.get("webhooks"):
+        notices.append(Notice(("webhooks",), "checked, but not delivered by this version"))
+    secrets = document.get("secrets")
+    if isinstance(secrets, dict) and secrets.get("vault"):
+        notices.append(Notice(("secrets", "vault"), "checked, but `${vault:…}` is not read by this version"))
+    return _sorted(place, [place.locate(notice) for notice in notices])

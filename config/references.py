@@ -1,0 +1,224 @@
+"""References: what stands in a document for a value that is kept elsewhere.
+
+``${env:NAME}``, ``${file:PATH}``, ``${vault:MOUNT/PATH[@VERSION]#FIELD}``, ``${sealed:KEYID:BASE64URL}``.
+Each may end in ``:-default`` before the brace, which counts where the value is missing or empty. ``$${`` is a
+literal ``${``. A default holds no ``}``, and references do not nest. Mapping keys are left alone.
+
+Reading a text is one thing (:func:`parse_template`), fetching what it names another: a :class:`Resolver` per scheme.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from config.secret_files import SecretFileError, SecretFiles
+from core.secret import Secret
+
+
+class ReferenceFault(Exception):
+    """A reference that is malformed or leads nowhere; the message names it and never a value."""
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """One ``${…}``: ``parts`` are what the scheme's form names, such as ``{"name": "HOME"}``."""
+
+    scheme: str
+    parts: dict[str, str]
+    label: str
+    """The reference as written, without its default (which may be a secret)."""
+    default: str | None = None
+
+
+Template = tuple[str | Reference, ...]
+"""A text with its references apart; literal pieces are never empty."""
+
+
+class Resolver(Protocol):
+    """Fetches what references of one scheme name."""
+
+    def __call__(self, reference: Reference) -> Callable[[], str] | None:
+        """A function that gives the current value at each call; None where there is no value.
+
+        Called when a document is loaded, in a thread, and may wait for IO; the function that it returns is called
+        on the request path and must not.
+
+        Raises:
+            ReferenceFault: the value cannot be had, for a reason that a default must not hide.
+        """
+        ...
+
+
+class _Scheme(msgspec.Struct, frozen=True):
+    form: str
+    pattern: re.Pattern[str]
+
+
+_SCHEMES = {
+    "env": _Scheme("${env:NAME}", re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z")),
+    "file": _Scheme("${file:PATH}", re.compile(r"(?P<path>[^\0]+)\Z")),
+    "vault": _Scheme(
+        "${vault:MOUNT/PATH[@VERSION]#FIELD}",
+        re.compile(r"(?P<mount>[^/@#]+)/(?P<path>[^@#]+)(?:@(?P<version>[0-9]+))?#(?P<field>[^#]+)\Z"),
+    ),
+    "sealed": _Scheme("${sealed:KEYID:BASE64URL}", re.compile(r"(?P<key_id>[^:]+):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")),
+}
+
+UNREAD_SCHEMES = {
+    "vault": "needs Vault, which this version does not read yet: use `${env:NAME}` or `${file:PATH}`",
+    "sealed": "needs a sealing key, which this version does not read yet: use `${env:NAME}` or `${file:PATH}`",
+}
+"""Schemes that are read but have no resolver yet, and what a document that uses them is told."""
+
+_TOKEN = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<inside>[^{}]*)\}|(?P<open>\$\{)")
+
+
+def parse_template(text: str) -> Template:
+    """Take ``text`` apart; a text without references gives itself, unescaped.
+
+    Raises:
+        ReferenceFault: an unclosed brace, an unknown scheme, or a reference that is not of its scheme's form.
+    """
+    if "${" not in text:
+        return (text,) if text else ()
+    pieces: list[str | Reference] = []
+    literal, end = "", 0
+    for token in _TOKEN.finditer(text):
+        literal += text[end : token.start()]
+        end = token.end()
+        if token["escape"]:
+            literal += "${"
+        elif token["open"]:
+            raise ReferenceFault("a `${` is not closed by `}`: write `$${` for the characters themselves")
+        else:
+            if literal:
+                pieces.append(literal)
+            literal = ""
+            pieces.append(_parse(token["inside"]))
+    literal += text[end:]
+    if literal:
+        pieces.append(literal)
+    return tuple(pieces)
+
+
+def _parse(inside: str) -> Reference:
+    address, separator, default = inside.partition(":-")
+    name, _, body = address.partition(":")
+    scheme = _SCHEMES.get(name)
+    if scheme is None:
+        forms = ", ".join(f"`{known.form}`" for known in _SCHEMES.values())
+        # The text is not shown: it may be a secret that merely looks like a reference.
+        raise ReferenceFault(
+            f"a `${{…}}` of no known kind (known: {forms}): write `$${{` for the characters themselves"
+        )
+    match = scheme.pattern.match(body)
+    if match is None:
+        raise ReferenceFault(f"a `${{{name}:…}}` that is not of the form `{scheme.form}`")
+    parts = {part: value for part, value in match.groupdict().items() if value is not None}
+    return Reference(name, parts, f"${{{name}:{body}}}", default if separator else None)
+
+
+def label(template: Template) -> str:
+    """The references of a template, for messages: no literal text, no defaults, no values."""
+    return " ".join(piece.label for piece in template if isinstance(piece, Reference))
+
+
+class References:
+    """Resolves the references of one document by a table of resolvers, one a scheme."""
+
+    def __init__(self, resolvers: Mapping[str, Resolver]) -> None:
+        self._resolvers = resolvers
+
+    def text(self, template: Template) -> str:
+        """The text with every reference replaced by its present value.
+
+        Raises:
+            ReferenceFault: one is missing and has no default.
+        """
+        return "".join(piece if isinstance(piece, str) else self._fetch(piece)() for piece in template)
+
+    def secret(self, template: Template) -> Secret:
+        """A handle that fetches the value at each use; ``template`` holds at least one reference.
+
+        Raises:
+            ReferenceFault: one is missing or empty and has no default.
+        """
+        reads = [_literal(piece) if isinstance(piece, str) else self._fetch(piece) for piece in template]
+        if not any(read() for read in reads):
+            raise ReferenceFault(f"`{label(template)}` is empty: a secret must have a value")
+        # Nearly all are one reference and nothing else: spare these the joining at every use.
+        read = reads[0] if len(reads) == 1 else lambda: "".join(read() for read in reads)
+        return Secret(read, label(template))
+
+    def is_absent(self, template: Template) -> bool:
+        """Whether ``template`` is one reference with an empty default (``${env:NAME:-}``) and has no value.
+
+        That is how a document says "null unless it is set".
+
+        Raises:
+            ReferenceFault: as :meth:`text`.
+        """
+        match template:
+            case (Reference(default=""),):
+                return not self.text(template)
+        return False
+
+    def _fetch(self, reference: Reference) -> Callable[[], str]:
+        resolver = self._resolvers.get(reference.scheme)
+        if resolver is None:
+            raise ReferenceFault(f"`{reference.label}` {UNREAD_SCHEMES[reference.scheme]}")
+        read = resolver(reference)
+        default = reference.default
+        if default is not None:
+            return _literal(default) if read is None else lambda: read() or default
+        if read is None:
+            raise ReferenceFault(
+                f"`{reference.label}` is not set: set it, or give a default: `{_with_default(reference)}`"
+            )
+        return read
+
+
+def _literal(text: str) -> Callable[[], str]:
+    return lambda: text
+
+
+def _with_default(reference: Reference) -> str:
+    return reference.label[:-1] + ":-default}"
+
+
+class EnvironmentResolver:
+    """``${env:NAME}`` from a mapping, as it was when the document was loaded."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def __call__(self, reference: Reference) -> Callable[[], str] | None:
+        value = self._environment.get(reference.parts["name"])
+        return None if value is None else _literal(value)
+
+
+class FileResolver:
+    """``${file:PATH}`` from ``files``; a relative path begins at ``directory``, that of the root document.
+
+    ``used`` gathers what was asked for, so that it can be watched even where reading failed.
+    """
+
+    def __init__(self, files: SecretFiles, directory: Path) -> None:
+        self._files = files
+        self._directory = directory
+        self.used: set[Path] = set()
+
+    def __call__(self, reference: Reference) -> Callable[[], str] | None:
+        path = self.path(reference)
+        self.used.add(path)
+        try:
+            self._files.load(path, may_be_missing=reference.default is not None)
+        except SecretFileError as error:
+            raise ReferenceFault(f"`{reference.label}` {error}") from None
+        return lambda: self._files.value(path)
+
+    def path(self, reference: Reference) -> Path:
+        """The file that ``reference`` names."""
+        return self._directory / reference.parts["path"]

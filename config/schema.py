@@ -1,0 +1,333 @@
+"""The single source of the configuration's keys: types, bounds, defaults, descriptions.
+
+`config/schema.json` is generated from here (`./sluice schema`), documents are validated against that,
+and the same definitions give the frozen values that the program reads.
+
+Two marks go into the JSON schema: ``x-restart`` on keys that only take effect at start, and ``x-secret`` on
+values that are kept as handles (:class:`core.secret.Secret`) and shown to nobody.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+from core.secret import Secret
+
+_RESTART = {"x-restart": True}
+
+Name = Annotated[
+    str,
+    Meta(
+        # `$(?!\n)` is the end of the text alone: Python's `$` stands before a last line break too, and ECMA 262,
+        # which editors read the JSON schema by, has no `\Z`.
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)",
+        max_length=64,
+        description="letters, digits, `.`, `_` and `-`, a letter or digit first",
+    ),
+]
+_YEAR_SECONDS = 31_536_000
+_TEBIBYTE = 1 << 40
+Seconds = Annotated[float, Meta(ge=0, le=_YEAR_SECONDS)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=_YEAR_SECONDS)]
+Names = str | Annotated[tuple[str, ...], Meta(min_length=1)]
+"""One glob or several; several are joined by OR."""
+
+
+# gc=False: a configuration is a tree, and a large one should not be walked by every full collection.
+class _Section(msgspec.Struct, gc=False, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Server(_Section, frozen=True, kw_only=True):
+    """The listener and its limits."""
+
+    listen: Annotated[
+        str,
+        Meta(description="address:port for clients; port 0 picks a free one", extra_json_schema=_RESTART),
+    ] = "127.0.0.1:8080"
+    workers: Annotated[
+        int, Meta(ge=1, le=256, description="processes that share the listener", extra_json_schema=_RESTART)
+    ] = 1
+    public_url: Annotated[str | None, Meta(description="the address that clients use, when a proxy stands before")] = (
+        None
+    )
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="addresses or networks whose X-Forwarded-For is believed")
+    ] = ()
+    max_body_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=_TEBIBYTE, description="largest request body that is read whole, as sent and decompressed"),
+    ] = 33554432
+    max_upload_bytes: Annotated[
+        int, Meta(ge=1024, le=_TEBIBYTE, description="largest streamed upload (multipart: files, audio, images)")
+    ] = 1073741824
+    body_idle_seconds: Annotated[
+        PositiveSeconds, Meta(description="longest pause of a client that is sending a body")
+    ] = 30.0
+    send_idle_seconds: Annotated[
+        PositiveSeconds, Meta(description="longest time that a client may take nothing of its answer")
+    ] = 120.0
+    keep_alive_seconds: Annotated[
+        PositiveSeconds, Meta(description="idle connections are closed after this", extra_json_schema=_RESTART)
+    ] = 75.0
+    drain_seconds: Annotated[Seconds, Meta(description="how long streams in flight may go on after SIGTERM")] = 30.0
+    drain_delay_seconds: Annotated[
+        Seconds, Meta(description="how long /readyz says 503 before the listener closes")
+    ] = 0.0
+
+
+class Management(_Section, frozen=True, kw_only=True):
+    """The control plane."""
+
+    listen: Annotated[
+        str | None,
+        Meta(description="own address:port; null: the same listener, under /api/v1", extra_json_schema=_RESTART),
+    ] = None
+    admin_key_hash: Annotated[
+        Secret | None, Meta(description="argon2id hash of the admin key, made by `./sluice hash-key`; null: no admin")
+    ] = None
+
+
+class MetricsSettings(_Section, frozen=True, kw_only=True):
+    """Prometheus metrics at /metrics."""
+
+    public: Annotated[bool, Meta(description="serve /metrics without credentials")] = False
+
+
+class Telemetry(_Section, frozen=True, kw_only=True):
+    """What the gateway tells about itself."""
+
+    metrics: Annotated[MetricsSettings, Meta(description="who may read /metrics")] = MetricsSettings()
+    access_log: Annotated[bool, Meta(description="one JSON line a request on standard output")] = True
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least serious that is written")
+    ] = "info"
+
+
+class Token(_Section, frozen=True, kw_only=True):
+    """An API token that the file itself declares."""
+
+    name: Name
+    sha256: Annotated[str, Meta(description="SHA-256 of the token's text, 64 hexadecimal digits; or a reference to it")]
+    models: Annotated[
+        tuple[str, ...], Meta(description="globs over the names that clients ask for; none: no model")
+    ] = ()
+    scope: Annotated[
+        Literal["scope_token_user", "scope_token_power_user", "scope_metrics"],
+        Meta(description="what it opens besides the models: nothing, reading the management API, or /metrics alone"),
+    ] = "scope_token_user"
+    endpoints: Annotated[
+        tuple[Literal["inference", "files", "batches", "responses"], ...],
+        Meta(
+            description="inference, files, batches, responses; the last three share the provider's account "
+            "between callers"
+        ),
+    ] = ("inference",)
+
+
+class VaultAuth(_Section, frozen=True, kw_only=True):
+    """How the gateway signs in to Vault."""
+
+    method: Annotated[
+        Literal["token", "approle", "kubernetes"], Meta(description="which of the fields below are used")
+    ] = "token"
+    token: Annotated[Secret | None, Meta(description="for `token`, as a reference")] = None
+    role_id: Annotated[str | None, Meta(description="for `approle`")] = None
+    secret_id: Annotated[Secret | None, Meta(description="for `approle`, as a reference")] = None
+    role: Annotated[str | None, Meta(description="for `kubernetes`")] = None
+
+
+class Vault(_Section, frozen=True, kw_only=True):
+    """A Vault server that `${vault:…}` references are read from."""
+
+    address: Annotated[str, Meta(description="http(s) address of the server")]
+    namespace: Annotated[str | None, Meta(description="Vault Enterprise namespace")] = None
+    auth: Annotated[VaultAuth, Meta(description="how the gateway signs in")] = VaultAuth()
+
+
+class Secrets(_Section, frozen=True, kw_only=True):
+    """Where references are read from, besides the environment and files."""
+
+    vault: Annotated[Vault | None, Meta(description="null: no `${vault:…}` references")] = None
+
+
+class Timeouts(_Section, frozen=True, kw_only=True):
+    """Clocks of one attempt; unset: as the provider says, else the default; null: off."""
+
+    connect_seconds: Annotated[
+        PositiveSeconds | None | UnsetType, Meta(description="until connected, TLS included (default 5)")
+    ] = UNSET
+    first_byte_seconds: Annotated[
+        PositiveSeconds | None | UnsetType, Meta(description="from the request sent to the answer's head (default 60)")
+    ] = UNSET
+    first_token_seconds: Annotated[
+        PositiveSeconds | None | UnsetType, Meta(description="from the request sent to the first output (default off)")
+    ] = UNSET
+    idle_seconds: Annotated[
+        PositiveSeconds | None | UnsetType, Meta(description="longest silence inside an answer (default 120)")
+    ] = UNSET
+    total_seconds: Annotated[
+        PositiveSeconds | None | UnsetType, Meta(description="the whole exchange, all attempts (default off)")
+    ] = UNSET
+
+
+class Credential(_Section, frozen=True, kw_only=True):
+    """A secret that we hold for a provider."""
+
+    name: Name
+    api_key: Annotated[Secret, Meta(description="the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}")]
+    weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
+
+
+class Provider(_Section, frozen=True, kw_only=True):
+    """A configured upstream account or endpoint."""
+
+    name: Name
+    type: Annotated[str, Meta(description="the vendor adapter: openai, openai-compatible, echo")]
+    base_url: Annotated[str | None, Meta(description="http(s) address up to and with /v1; null: the type's own")] = None
+    credentials: Annotated[tuple[Credential, ...], Meta(description="the pool; a provider may need none")] = ()
+    models: Annotated[
+        tuple[str, ...], Meta(description="globs of the models it serves by bare name; none: by prefix, alias or route")
+    ] = ()
+    headers: Annotated[dict[str, str], Meta(description="extra request headers")] = {}
+    timeouts: Annotated[Timeouts, Meta(description="for its attempts, where the route sets none")] = Timeouts()
+    options: Annotated[dict[str, Any], Meta(description="settings of the type; see docs/providers.md")] = {}
+
+
+class ModelAlias(_Section, frozen=True, kw_only=True):
+    """A public model name."""
+
+    from_: Annotated[str, Meta(min_length=1, description="name or glob that clients ask for")] = field(name="from")
+    to: Annotated[str, Meta(min_length=1, description="provider/model, a model, or another alias; `*` takes a capture")]
+
+
+class Target(_Section, frozen=True, kw_only=True):
+    """One dialable choice of a route."""
+
+    to: Annotated[str, Meta(description="provider/model, split at the first `/`")]
+    weight: Annotated[int, Meta(ge=0, le=1000, description="share under `weighted`")] = 1
+
+
+Group = Annotated[tuple[str | Target, ...], Meta(min_length=1)]
+"""Targets that are tried together; a text is a target of weight 1."""
+
+
+class Match(_Section, frozen=True, kw_only=True):
+    """Which requests a route takes: fields are joined by AND, a list by OR; none: every request."""
+
+    model: Annotated[Names | None, Meta(description="globs over the name after aliases, with its prefix")] = None
+    requested_model: Annotated[Names | None, Meta(description="globs over the client's spelling")] = None
+    token: Annotated[Names | None, Meta(description="globs over the token's name")] = None
+    path: Annotated[Names | None, Meta(description="globs over the request path, such as /v1/files*")] = None
+    headers: Annotated[dict[str, Names], Meta(description="header name → globs over its value")] = {}
+    stream: Annotated[bool | None, Meta(description="streamed or not")] = None
+
+
+class FallbacksByKind(_Section, frozen=True, kw_only=True):
+    """Groups to go on to, by what went wrong."""
+
+    error: Annotated[tuple[Group, ...], Meta(description="the provider failed or is busy")] = ()
+    context: Annotated[tuple[Group, ...], Meta(description="the prompt is too long")] = ()
+    content: Annotated[tuple[Group, ...], Meta(description="the provider's policy refused")] = ()
+
+
+class Retry(_Section, frozen=True, kw_only=True):
+    """Trying again within a group."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10, description="most attempts in one group, the first included")] = 3
+    backoff_seconds: Annotated[Seconds, Meta(description="first pause before the same target again; doubles")] = 0.25
+    max_backoff_seconds: Annotated[
+        Seconds, Meta(description="longest pause; a target that asks for more is left for the next")
+    ] = 8.0
+    maybe_delivered: Annotated[
+        bool | None,
+        Meta(
+            description="retry what the provider may have begun; null: true for inference, false for files and batches"
+        ),
+    ] = None
+
+
+class Cooldown(_Section, frozen=True, kw_only=True):
+    """Taking a failing target out of rotation."""
+
+    after_failures: Annotated[int, Meta(ge=1, le=100, description="failures in a row until it cools")] = 3
+    seconds: Annotated[Seconds, Meta(description="for how long; a provider's Retry-After counts at once")] = 10.0
+    max_seconds: Annotated[Seconds, Meta(description="ceiling, also over Retry-After")] = 300.0
+
+
+class Overrides(_Section, frozen=True, kw_only=True):
+    """Changes to the request body's top level."""
+
+    set: Annotated[dict[str, Any], Meta(description="members that are set, whatever the client sent")] = {}
+    default: Annotated[dict[str, Any], Meta(description="members that are added where the client sent none")] = {}
+    remove: Annotated[tuple[str, ...], Meta(description="members that are left out")] = ()
+
+
+class Route(_Section, frozen=True, kw_only=True):
+    """An ordered rule: what it matches, and where that goes."""
+
+    name: Name
+    match: Annotated[Match, Meta(description="which requests it takes; none: every request")] = Match()
+    strategy: Annotated[str, Meta(description="first, round_robin, weighted, random")] = "first"
+    targets: Annotated[Group, Meta(description="the first group")]
+    fallbacks: Annotated[
+        tuple[Group, ...] | FallbacksByKind, Meta(description="further groups in order, or by kind")
+    ] = ()
+    retry: Annotated[Retry, Meta(description="trying again within a group")] = Retry()
+    cooldown: Annotated[Cooldown, Meta(description="when a failing target is left out")] = Cooldown()
+    timeouts: Annotated[Timeouts, Meta(description="clocks of one attempt")] = Timeouts()
+    overrides: Annotated[Overrides, Meta(description="changes to the request body")] = Overrides()
+
+
+class Webhook(_Section, frozen=True, kw_only=True):
+    """A subscription to events."""
+
+    name: Name
+    url: Annotated[str, Meta(description="http(s) address that deliveries are posted to")]
+    secret: Annotated[Secret | None, Meta(description="signs the deliveries, as a reference")] = None
+    events: Annotated[tuple[str, ...], Meta(description="globs over the names of events")] = ("*",)
+
+
+class TestRequest(_Section, frozen=True, kw_only=True):
+    """A request as a route test states it."""
+
+    model: Annotated[str | None, Meta(description="the name that the client asks for")] = None
+    token: Annotated[str | None, Meta(description="name of the token that the client presents")] = None
+    path: Annotated[str, Meta(description="request path")] = "/v1/chat/completions"
+    headers: Annotated[dict[str, str], Meta(description="request headers")] = {}
+    stream: Annotated[bool, Meta(description="whether a stream is asked for")] = False
+
+
+class TestExpectation(_Section, frozen=True, kw_only=True):
+    """What a route test demands; only the given fields are compared."""
+
+    provider: Annotated[str | None, Meta(description="name of the first target's provider")] = None
+    model: Annotated[str | None, Meta(description="model that the first target is asked for")] = None
+    route: Annotated[str | None, Meta(description="name of the route that matches")] = None
+    error: Annotated[str | None, Meta(description="wire code of the refusal, such as model_not_found")] = None
+
+
+class RouteTest(_Section, frozen=True, kw_only=True):
+    """A check that gates every swap: its request must resolve as expected."""
+
+    request: Annotated[TestRequest, Meta(description="the request")]
+    expect: Annotated[TestExpectation, Meta(description="what must come out; only the given fields are compared")]
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole document."""
+
+    include: Annotated[
+        tuple[str, ...], Meta(description="globs of further files, relative to this one; root file only")
+    ] = ()
+    server: Annotated[Server, Meta(description="the listener and its limits")] = Server()
+    management: Annotated[Management, Meta(description="the control plane")] = Management()
+    telemetry: Annotated[Telemetry, Meta(description="metrics and logs")] = Telemetry()
+    secrets: Annotated[Secrets, Meta(description="where references are read from")] = Secrets()
+    tokens: Annotated[tuple[Token, ...], Meta(description="API tokens of callers; none: no access")] = ()
+    providers: Annotated[tuple[Provider, ...], Meta(description="upstream accounts and endpoints")] = ()
+    model_aliases: Annotated[tuple[ModelAlias, ...], Meta(description="public model names")] = ()
+    routes: Annotated[tuple[Route, ...], Meta(description="ordered rules: the first that matches counts")] = ()
+    webhooks: Annotated[tuple[Webhook, ...], Meta(description="subscriptions to events")] = ()
+    route_tests: Annotated[tuple[RouteTest, ...], Meta(description="checks that gate every swap")] = ()

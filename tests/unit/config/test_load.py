@@ -1,0 +1,287 @@
+"""From files to a frozen Config."""
+
+import asyncio
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from config.faults import ConfigFaults, Fault
+from config.load import LoadedConfig, RejectedConfig, load
+from config.schema import Config, FallbacksByKind, Target
+from core.secret import Secret
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """``write("text", name="config.yaml")`` writes a file and gives its path."""
+
+    def write(text: str | bytes, name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def refusal(path: Path, **env: str) -> RejectedConfig:
+    with pytest.raises(RejectedConfig) as refused:
+        load(path, env)
+    return refused.value
+
+
+def test_an_empty_document_is_an_empty_config(write: Write) -> None:
+    assert Config() == load(write(""), {}).config
+
+
+def test_a_document_becomes_frozen_values(write: Write) -> None:
+    loaded = load(
+        write(
+            """\
+server: {workers: 0o2, drain_seconds: 5}
+model_aliases: [{from: fast, to: a/b}]
+routes:
+  - name: r
+    match: {token: team-*, model: [x, y]}
+    targets: [a/b, {to: c/d, weight: 0}]
+    fallbacks: {context: [[e/f]]}
+    timeouts: {total_seconds: null}
+    overrides: {set: {stop: [a], n: 1.0, no: on}}
+"""
+        ),
+        {},
+    )
+    config = loaded.config
+    assert (2, 5.0) == (config.server.workers, config.server.drain_seconds)
+    assert "fast" == config.model_aliases[0].from_
+    (route,) = config.routes
+    assert ("team-*", ("x", "y")) == (route.match.token, route.match.model)
+    assert ("a/b", Target(to="c/d", weight=0)) == route.targets
+    assert FallbacksByKind(context=(("e/f",),)) == route.fallbacks
+    assert (msgspec.UNSET, None) == (route.timeouts.connect_seconds, route.timeouts.total_seconds)
+    assert {"stop": ["a"], "n": 1.0, "no": "on"} == route.overrides.set
+    with pytest.raises(AttributeError):
+        route.name = "other"  # type: ignore[misc]
+
+
+def test_a_missing_file_is_a_fault_with_a_place(tmp_path: Path) -> None:
+    path = tmp_path / "absent.yaml"
+    error = refusal(path)
+    assert f"{path}:1:1: cannot be read: there is no such file" == str(error)
+    assert path == error.sources.root
+    assert error.sources.revision is None
+
+
+def test_what_is_not_a_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a file" in str(refusal(tmp_path / "pipe"))
+    assert "is not a file" in str(refusal(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_a_fault(write: Write) -> None:
+    path = write("")
+    path.chmod(0)
+    assert "Permission denied" in str(refusal(path))
+
+
+def test_includes_append_lists_and_join_mappings(write: Write) -> None:
+    write("model_aliases: [{from: b, to: p/b}]\nserver: {workers: 2}", "conf.d/1.yaml")
+    write("model_aliases: [{from: c, to: p/c}]\ntelemetry: {metrics: {public: true}}", "conf.d/2.yaml")
+    write("model_aliases: [{from: never, to: p/x}]", "conf.d/.hidden.yaml")
+    root = write(
+        "include: [conf.d/*.yaml, conf.d/1.yaml, '*.yaml']\nserver: {listen: 0.0.0.0:80}\n"
+        "telemetry: {access_log: false}\nmodel_aliases: [{from: a, to: p/a}]"
+    )
+    config = load(root, {}).config
+    assert ["a", "b", "c"] == [alias.from_ for alias in config.model_aliases]
+    assert ("0.0.0.0:80", 2) == (config.server.listen, config.server.workers)
+    assert (False, True) == (config.telemetry.access_log, config.telemetry.metrics.public)
+
+
+def test_an_include_into_an_empty_root_counts(write: Write) -> None:
+    write("providers:\n  - {name: a, type: echo}", "more.yaml")
+    assert ("a",) == tuple(p.name for p in load(write("include:\n  - more.yaml"), {}).config.providers)
+
+
+def test_a_value_that_two_files_set_is_a_fault(write: Write) -> None:
+    write("server: {workers: 2}\nmodel_aliases: {}\n", "b.yaml")
+    root = write("include: [b.yaml]\nserver: {workers: 1}\nmodel_aliases: []\n")
+    directory = root.parent
+    assert [
+        f"{directory}/b.yaml:1:10: server.workers: set twice: {root}:2 sets it already; keep it in one file",
+        f"{directory}/b.yaml:2:1: model_aliases: set twice: {root}:3 sets it already; keep it in one file",
+    ] == str(refusal(root)).splitlines()
+
+
+def test_included_files_may_not_include(write: Write) -> None:
+    write("include: [c.yaml]", "b.yaml")
+    error = refusal(write("include: [b.yaml]"))
+    assert str(error).endswith("b.yaml:1:1: include: an included file may not include: name the file in the root")
+
+
+def test_faults_of_all_files_are_told_at_once_the_root_first(write: Write) -> None:
+    write("routes: 5\nservre: {}", "a.yaml")
+    write("a: [", "b.yaml")
+    root = write("include: ['?.yaml']\nserver: {workers: x}\ntokens: 3")
+    faults = refusal(root).faults
+    places = [(Path(fault.file).name, fault.line) for fault in faults]
+    assert [("config.yaml", 2), ("config.yaml", 3), ("a.yaml", 1), ("a.yaml", 2), ("b.yaml", 1)] == places
+
+
+def test_an_entry_of_an_included_list_is_placed_in_its_own_file(write: Write) -> None:
+    write("providers:\n  - {name: b, type: 5}\n", "b.yaml")
+    root = write("include: [b.yaml]\nproviders: [{name: a, type: echo}]")
+    (fault,) = refusal(root).faults
+    assert (("providers", 1, "type"), str(root.parent / "b.yaml"), 2) == (fault.path, fault.file, fault.line)
+
+
+def test_an_unreadable_include_is_a_fault(write: Write) -> None:
+    (write("").parent / "dangling.yaml").symlink_to("nowhere")
+    error = refusal(write("include: ['*.yaml']"))
+    assert "dangling.yaml:1:1: cannot be read: there is no such file" in str(error)
+    assert error.sources.revision is None
+
+
+def test_more_included_files_than_allowed_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.sources.MAX_INCLUDED_FILES", 1)
+    write("", "a.yaml")
+    write("", "b.yaml")
+    assert "include: names 2 files, more than 1: name fewer" in str(refusal(write("include: ['?.yaml']")))
+
+
+def test_the_revision_is_of_paths_and_bytes_before_references(write: Write) -> None:
+    write("server: {}", "b.yaml")
+    root = write("include: [b.yaml]\nserver: {public_url: 'http://${env:HOST}'}")
+    first = load(root, {"HOST": "a"})
+    assert first.revision == load(root, {"HOST": "b"}).revision == first.sources.revision
+    digest = hashlib.sha256()
+    for name in ("config.yaml", "b.yaml"):
+        data = (root.parent / name).read_bytes()
+        digest.update(f"{len(name)}:{name}{len(data)}:".encode() + data)
+    assert digest.hexdigest() == first.revision
+    revisions = {first.revision}
+    write("server: {} ", "b.yaml")
+    revisions.add(load(root, {"HOST": "a"}).revision)
+    (root.parent / "b.yaml").rename(root.parent / "c.yaml")
+    root.write_text(root.read_text().replace("b.yaml", "c.yaml"))
+    revisions.add(load(root, {"HOST": "a"}).revision)
+    assert 3 == len(revisions)
+
+
+def test_the_revision_does_not_depend_on_the_directory(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = write("server: {}", "1/c.yaml"), write("server: {}", "2/c.yaml")
+    monkeypatch.chdir(one.parent)
+    assert load("c.yaml", {}).revision == load(two, {}).revision
+
+
+def test_sources_name_everything_that_a_change_can_come_through(write: Write) -> None:
+    write("k", "key.txt")
+    write("127.0.0.1", "host.txt")
+    root = write(
+        "include: ['conf.d/*']\nserver: {listen: '${file:host.txt}:80'}\n"
+        "providers: [{name: a, type: echo, credentials: [{name: k, api_key: '${file:key.txt}'}]}]"
+    )
+    sources = load(root, {}).sources
+    assert (root, ("conf.d/*",)) == (sources.root, sources.includes)
+    assert {root.parent / "key.txt", root.parent / "host.txt"} == sources.secret_files
+    assert {root.parent / "host.txt"} == sources.interpolated_files
+
+
+def test_a_refused_document_names_its_sources_too(write: Write) -> None:
+    root = write("include: ['conf.d/*']\nmanagement: {admin_key_hash: '${file:absent}'}")
+    sources = refusal(root).sources
+    assert (("conf.d/*",), {root.parent / "absent"}) == (sources.includes, sources.secret_files)
+    assert 64 == len(sources.revision or "")
+
+
+def test_faults_of_later_steps_are_placed_by_their_paths(write: Write) -> None:
+    write("routes:\n  - {name: b, targets: [p/m]}", "b.yaml")
+    root = write("include: [b.yaml]\nroutes:\n  - name: a\n    targets: [p/m]\n")
+    loaded = load(root, {})
+    late = loaded.locate(
+        [Fault(("routes", 1, "targets", 0), "no"), Fault(("routes", 0, "strategy"), "no"), Fault(("server",), "no")]
+    )
+    assert [("config.yaml", 1, 1), ("config.yaml", 3, 5), ("b.yaml", 2, 25)] == [
+        (Path(fault.file).name, fault.line, fault.column) for fault in late
+    ]
+
+
+def test_a_literal_secret_loads_with_a_notice(write: Write, planted_secret: str) -> None:
+    root = write(
+        f"providers: [{{name: a, type: echo, credentials: [{{name: k, api_key: {planted_secret}}}]}}]\n"
+        "management: {admin_key_hash: '$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$c29tZWhhc2g'}\n"
+    )
+    loaded = load(root, {})
+    assert planted_secret == loaded.config.providers[0].credentials[0].api_key.reveal()
+    assert [
+        f"{root}:1:68: providers[0].credentials[0].api_key: "
+        "a secret stands in the file itself: better a reference such as `${env:NAME}`"
+    ] == [str(notice) for notice in loaded.notices]
+    assert planted_secret not in repr(loaded.config)
+
+
+def test_what_is_accepted_without_effect_has_a_notice(write: Write) -> None:
+    loaded = load(write("webhooks: [{name: w, url: 'https://x'}]\nsecrets: {vault: {address: 'https://v'}}"), {})
+    assert [("webhooks",), ("secrets", "vault")] == [notice.path for notice in loaded.notices]
+    assert () == load(write("webhooks: []\nsecrets: {vault: null}"), {}).notices
+
+
+def test_a_secret_is_never_compared_or_shown_through_the_config(write: Write) -> None:
+    config = load(write("management: {admin_key_hash: '${env:H}'}"), {"H": "value"}).config
+    handle = config.management.admin_key_hash
+    assert isinstance(handle, Secret)
+    assert "${env:H}" == handle.label
+    assert "value" not in repr(config)
+
+
+def routes_document(count: int) -> str:
+    head = 'providers:\n  - {name: p, type: echo, credentials: [{name: k, api_key: "${env:KEY}"}]}\nroutes:\n'
+    return head + "".join(
+        f"""
+  - name: route-{number}
+    match: {{model: "gpt-{number}*", token: ["team-{number}", b], headers: {{x-tier: gold}}, stream: true}}
+    strategy: weighted
+    targets:
+      - {{to: p/gpt-4o, weight: 3}}
+      - {{to: p/gpt-4.1, weight: 1}}
+    fallbacks: [[p/small]]
+    retry: {{attempts: 3, backoff_seconds: 0.25, max_backoff_seconds: 8}}
+    timeouts: {{connect_seconds: 5, first_byte_seconds: 60, idle_seconds: 120}}
+    overrides: {{default: {{temperature: 0.2}}, remove: [logit_bias]}}
+"""
+        for number in range(count)
+    )
+
+
+async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_than_20_ms(write: Write) -> None:
+    path = write(routes_document(1000))
+    before = sys.getswitchinterval()
+    worst = []
+    for _ in range(3):  # the best of three: a busy machine delays every program on it
+        lags = [0.0]
+        loading = asyncio.get_running_loop().run_in_executor(None, load, path, {"KEY": "k"})
+        while not loading.done():
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            lags.append(time.perf_counter() - began - 0.001)
+        loaded: LoadedConfig = await loading
+        assert 1000 == len(loaded.config.routes)
+        worst.append(max(lags))
+    assert min(worst) < 0.020
+    assert before == sys.getswitchinterval()
+
+
+def test_a_thousand_faults_are_all_told(write: Write) -> None:
+    path = write(routes_document(1000).replace("attempts: 3", "attempts: 99"))
+    with pytest.raises(ConfigFaults) as refused:
+        load(path, {"KEY": "k"})
+    assert 1000 == len(refused.value.faults)
