@@ -1,0 +1,182 @@
+"""Every metric, as one table: the code, docs/metrics.md and a test are fed from it, both ways.
+
+Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` on counters. Label values are names
+of the configuration or words of ours; whatever is not known is `-`. Nothing that a client sends becomes a label.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Kind(StrEnum):
+    """The types of metrics in use. `Info` is not among them: it fails with several workers."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+MultiprocessMode = Literal["all", "livesum", "livemax", "livemin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds in seconds, for histograms; +Inf is added."""
+    across_workers: MultiprocessMode = "all"
+    """How the gauges of several workers become one; dead workers do not count. Counters and histograms are summed."""
+
+
+UNKNOWN = "-"
+"""The label of whatever is not known, or not configured."""
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_TTFT_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+# The budget is 50 µs of CPU and 300 µs at the median, so the resolution is there.
+_OVERHEAD_BUCKETS = (
+    0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5,
+)  # fmt: skip
+_LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+REQUESTS = Metric(
+    "sluice_requests_total",
+    Kind.COUNTER,
+    "Requests on the data plane that have ended, by the status that the client got (499: it had gone before one).",
+    ("endpoint", "route", "provider", "model", "status", "token"),
+)
+REQUEST_DURATION = Metric(
+    "sluice_request_duration_seconds",
+    Kind.HISTOGRAM,
+    "From the end of a request's head to the last byte of its answer.",
+    ("endpoint", "provider", "model"),
+    _REQUEST_BUCKETS,
+)
+TTFT = Metric(
+    "sluice_time_to_first_token_seconds",
+    Kind.HISTOGRAM,
+    "From the end of a request's head to the first byte of output that the client was sent; streams only.",
+    ("provider", "model"),
+    _TTFT_BUCKETS,
+)
+UPSTREAM_DURATION = Metric(
+    "sluice_upstream_duration_seconds",
+    Kind.HISTOGRAM,
+    "From the start of the last attempt to the end of the provider's answer.",
+    ("provider", "model"),
+    _REQUEST_BUCKETS,
+)
+OVERHEAD = Metric(
+    "sluice_gateway_overhead_seconds",
+    Kind.HISTOGRAM,
+    "The gateway's own share of a request: head to the upstream's start, and first byte in to first byte out.",
+    ("endpoint",),
+    _OVERHEAD_BUCKETS,
+)
+IN_FLIGHT = Metric(
+    "sluice_requests_in_flight",
+    Kind.GAUGE,
+    "Requests on the data plane that have begun and not ended.",
+    ("endpoint",),
+    across_workers="livesum",
+)
+ATTEMPTS_FAILED = Metric(
+    "sluice_attempts_failed_total",
+    Kind.COUNTER,
+    "Attempts at a target that failed, by the wire code of the error.",
+    ("provider", "model", "code"),
+)
+RETRIES = Metric(
+    "sluice_retries_total",
+    Kind.COUNTER,
+    "Failed attempts at this target that were followed by another within the group.",
+    ("provider", "model"),
+)
+FALLBACKS = Metric(
+    "sluice_fallbacks_total",
+    Kind.COUNTER,
+    "Failed attempts at this target that were followed by one in the next group.",
+    ("provider", "model"),
+)
+COOLDOWNS = Metric(
+    "sluice_cooldowns_total",
+    Kind.COUNTER,
+    "Times that a target or a credential of the provider (model `-`) was taken out of rotation.",
+    ("provider", "model", "reason"),
+)
+INPUT_TOKENS = Metric(
+    "sluice_input_tokens_total",
+    Kind.COUNTER,
+    "Input tokens that providers reported, cached ones included.",
+    ("provider", "model", "token"),
+)
+OUTPUT_TOKENS = Metric(
+    "sluice_output_tokens_total",
+    Kind.COUNTER,
+    "Output tokens that providers reported.",
+    ("provider", "model", "token"),
+)
+CACHED_TOKENS = Metric(
+    "sluice_cached_tokens_total",
+    Kind.COUNTER,
+    "Input tokens that providers read from their cache.",
+    ("provider", "model", "token"),
+)
+CONFIG_RELOADS = Metric(
+    "sluice_config_reloads_total",
+    Kind.COUNTER,
+    "Configurations that were tried, the first included: `applied`, or `rejected` and the last good one kept.",
+    ("result", "trigger"),
+)
+CONFIG_REVISION = Metric(
+    "sluice_config_revision_info",
+    Kind.GAUGE,
+    "1 for the revision in force; two for a moment while several workers swap.",
+    ("revision",),
+    across_workers="livemax",
+)
+CONFIG_LAST_RELOAD_SUCCESSFUL = Metric(
+    "sluice_config_last_reload_successful",
+    Kind.GAUGE,
+    "1 if the last configuration that was tried is in force, 0 if it was rejected (by any worker).",
+    across_workers="livemin",
+)
+CONFIG_LAST_APPLIED = Metric(
+    "sluice_config_last_applied_timestamp_seconds",
+    Kind.GAUGE,
+    "When the configuration in force was applied, in seconds since the Unix epoch.",
+    across_workers="livemax",
+)
+EVENT_LOOP_LAG = Metric(
+    "sluice_event_loop_lag_seconds",
+    Kind.HISTOGRAM,
+    "How much later than asked for a timer of the event loop ran, measured four times a second.",
+    buckets=_LAG_BUCKETS,
+)
+
+METRICS: tuple[Metric, ...] = (
+    REQUESTS,
+    REQUEST_DURATION,
+    TTFT,
+    UPSTREAM_DURATION,
+    OVERHEAD,
+    IN_FLIGHT,
+    ATTEMPTS_FAILED,
+    RETRIES,
+    FALLBACKS,
+    COOLDOWNS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    CACHED_TOKENS,
+    CONFIG_RELOADS,
+    CONFIG_REVISION,
+    CONFIG_LAST_RELOAD_SUCCESSFUL,
+    CONFIG_LAST_APPLIED,
+    EVENT_LOOP_LAG,
+)
