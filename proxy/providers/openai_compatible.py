@@ -1,0 +1,106 @@
+"""Vendors that speak OpenAI's HTTP API, one row each, and the one adapter for them.
+
+https://platform.openai.com/docs/api-reference/introduction
+"""
+
+from typing import Annotated
+from urllib.parse import SplitResult
+
+import msgspec
+from msgspec import Meta
+
+from config.faults import ConfigFaults, Fault
+from config.schema import Provider
+from core.errors import UpstreamAnswered
+from core.headers import Headers
+from core.secret import Secret
+from proxy.providers.base import Call
+from proxy.providers.classify import classify
+from proxy.providers.entry import read_base_url, read_headers, read_options
+from transport.messages import UpstreamRequest
+
+_FieldText = Annotated[str, Meta(pattern=r"^[!-~]+\Z")]
+
+
+class VendorOptions(msgspec.Struct, frozen=True):
+    """Settings of a vendor; none unless its own class adds some."""
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The fields that the settings add to each request."""
+        return ()
+
+
+class OpenAIOptions(VendorOptions, frozen=True):
+    """Settings of `openai`: whose account a key's requests are counted on."""
+
+    organization: _FieldText | None = None
+    """Sent as `OpenAI-Organization`, for keys that belong to several."""
+    project: _FieldText | None = None
+    """Sent as `OpenAI-Project`."""
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        given = (("openai-organization", self.organization), ("openai-project", self.project))
+        return tuple((name, value) for name, value in given if value is not None)
+
+
+class Vendor(msgspec.Struct, frozen=True):
+    """What tells one vendor from the next."""
+
+    base_url: str | None
+    """None: every entry must give its own."""
+    options: type[VendorOptions] = VendorOptions
+
+
+VENDORS: dict[str, Vendor] = {
+    "openai": Vendor("https://api.openai.com/v1", OpenAIOptions),
+    "openai-compatible": Vendor(None),
+}
+
+
+class OpenAICompatible:
+    """:class:`proxy.providers.base.ProviderAdapter` for the types of ``VENDORS``."""
+
+    def __init__(self, provider: Provider) -> None:
+        """
+        Raises:
+            config.faults.ConfigFaults: what is wrong with the entry, with paths relative to it.
+        """
+        vendor = VENDORS[provider.type]
+        faults: list[Fault] = []
+        base_url = provider.base_url or vendor.base_url
+        if base_url is None:
+            faults.append(
+                Fault(("base_url",), f"the type `{provider.type}` needs one: add `base_url: http://host:port/v1`")
+            )
+        self._base: SplitResult = read_base_url(base_url or "http://unset", faults)
+        options = read_options(provider.options, vendor.options, faults)
+        extra = dict(options.headers()) | dict(read_headers(provider.headers, faults))
+        if faults:
+            raise ConfigFaults(faults)
+        self._extra = tuple(extra.items())
+        self._dropped = frozenset(extra) | {"authorization"}
+        self._authenticates = "authorization" not in extra
+
+    def url(self, path: str, query: str = "") -> str:
+        """``base_url``'s path with ``path`` after it; its query, if it has one, before ``query``."""
+        base = self._base
+        queries = "&".join(part for part in (base.query, query) if part)
+        return f"{base.scheme}://{base.netloc}{base.path}{path}" + (f"?{queries}" if queries else "")
+
+    def prepare(self, call: Call, api_key: Secret | None) -> UpstreamRequest:
+        """Bearer authentication, then the entry's own ``headers``, which win over all others."""
+        fields = [(name, value) for name, value in call.headers if name not in self._dropped]
+        if "accept-encoding" not in call.headers and "accept-encoding" not in self._dropped:
+            # The gateway reads these answers in passing; without the field any coding would be welcome
+            # (RFC 9110 section 12.5.3).
+            fields.append(("accept-encoding", "identity"))
+        if api_key is not None and self._authenticates:
+            fields.append(("authorization", f"Bearer {api_key.reveal()}"))
+        fields.extend(self._extra)
+        return UpstreamRequest(
+            call.method, self.url(call.path, call.query), Headers(fields), call.body, call.body_length, call.clocks
+        )
+
+    def classify(self, status: int, headers: Headers, body: bytes) -> UpstreamAnswered:
+        """See :func:`proxy.providers.classify.classify`."""
+        return classify(status, headers, body)

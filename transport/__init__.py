@@ -1,0 +1,1 @@
+"""HTTP on sockets: the way to providers behind one small interface (:mod:`transport.messages`)."""
