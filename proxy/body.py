@@ -1,0 +1,143 @@
+"""A JSON request or answer whose top level is known and whose every other byte is left alone."""
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from core.errors import InvalidRequest
+
+T = TypeVar("T")
+
+Span = tuple[int, int]
+"""Start and end of a value in the document's bytes."""
+
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KEY = re.compile(rb'[ \t\n\r]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
+_SEPARATOR = re.compile(rb"[ \t\n\r]*([,}])")
+_TWICE = "the body names a member twice: send each name once"
+
+
+class MalformedDocument(ValueError):
+    """The bytes are not one JSON object with unique names."""
+
+
+class Document:
+    """A JSON object as bytes, with the spans of its top-level members.
+
+    Values are never re-encoded: what is not edited keeps its spelling, its order and its white space.
+    """
+
+    __slots__ = ("_members", "data", "spans")
+
+    def __init__(self, data: bytes) -> None:
+        """Raises MalformedDocument, worded for the sender, when ``data`` is no JSON object with unique names."""
+        self.data = data
+        try:
+            self._members: Mapping[str, msgspec.Raw] = _DECODER.decode(data)
+        except msgspec.ValidationError:
+            raise MalformedDocument("the body must be a JSON object") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MalformedDocument(f"the body is not valid JSON: {error}") from None
+        except RecursionError:
+            raise MalformedDocument("the body is nested too deeply") from None
+        self.spans = self._locate()
+
+    def _locate(self) -> dict[str, Span]:
+        """Where each member's value stands, by walking over names and skipping values by their length.
+
+        The decoder keeps the last of several members of one name at the place of the first, so a repeated name
+        shows as a value that is not there, or as members left over.
+        Two readers may disagree on which of them counts (RFC 8259 section 4), hence the refusal.
+        """
+        data = self.data
+        spans: dict[str, Span] = {}
+        position = data.index(b"{") + 1
+        closed = not self._members
+        for name, raw in self._members.items():
+            key = _KEY.match(data, position)
+            if key is None or closed:
+                raise MalformedDocument(_TWICE)
+            start = key.end()
+            value = memoryview(raw)
+            end = start + value.nbytes
+            separator = _SEPARATOR.match(data, end)
+            if separator is None or not data.startswith(value, start):
+                raise MalformedDocument(_TWICE)
+            spans[name] = (start, end)
+            position = separator.end()
+            closed = separator[1] == b"}"
+        if not closed:
+            raise MalformedDocument(_TWICE)
+        return spans
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.spans
+
+    def raw(self, name: str) -> bytes | None:
+        """The member's value as it is spelled, or None where there is no such member."""
+        span = self.spans.get(name)
+        return None if span is None else self.data[span[0] : span[1]]
+
+    def edited(self, replace: Mapping[str, bytes], remove: frozenset[str] = frozenset()) -> bytes:
+        """The bytes with members replaced (or added at the end) and removed; all others stay as they are.
+
+        ``replace`` maps names to JSON values. A name in both is replaced.
+        """
+        names = list(self.spans)
+        gone = remove.intersection(names) - replace.keys()
+        if gone:
+            return self._rebuilt(replace, gone)
+        pieces: list[bytes] = []
+        position = 0
+        for name, (start, end) in self.spans.items():
+            value = replace.get(name)
+            if value is not None:
+                pieces += (self.data[position:start], value)
+                position = end
+        added = [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
+        if added:
+            close = self.data.rindex(b"}")
+            pieces += (self.data[position:close], b"," if names else b"", b",".join(added))
+            position = close
+        pieces.append(self.data[position:])
+        return b"".join(pieces)
+
+    def _rebuilt(self, replace: Mapping[str, bytes], gone: frozenset[str] | set[str]) -> bytes:
+        # With members taken out there are commas to move; values still keep their spelling.
+        members = [
+            msgspec.json.encode(name) + b":" + replace.get(name, self.data[start:end])
+            for name, (start, end) in self.spans.items()
+            if name not in gone
+        ]
+        members += [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
+        return b"{" + b",".join(members) + b"}"
+
+
+def text_member(document: Document, name: str) -> str | None:
+    """The member as a string; None where it is missing or null.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    return _typed(document, name, str, "a string")
+
+
+def flag_member(document: Document, name: str) -> bool:
+    """The member as a boolean; False where it is missing or null.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    return bool(_typed(document, name, bool, "true or false"))
+
+
+def _typed(document: Document, name: str, kind: type[T], wanted: str) -> T | None:
+    raw = document.raw(name)
+    if raw is None or raw == b"null":
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidRequest(f"`{name}` must be {wanted}", param=name, code="invalid_type") from None

@@ -1,0 +1,94 @@
+"""Which header fields cross the gateway, in each direction."""
+
+from collections.abc import Collection
+
+from core.headers import Headers
+
+# RFC 9110 section 7.6.1 and, for those that no longer stand there, RFC 2616 section 13.5.1.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+# Written anew for every hop, or about the client's way to us, which is none of the provider's business.
+_REQUEST_DROPPED = HOP_BY_HOP | {
+    "host",
+    "content-length",
+    "expect",
+    "cookie",
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+    "origin",
+    "referer",
+}
+_REQUEST_DROPPED_PREFIXES = ("x-forwarded-", "x-sluice-", "sec-")
+
+_ANSWER_DROPPED = HOP_BY_HOP | {
+    "set-cookie",
+    "server",
+    "via",
+    "alt-svc",
+    "strict-transport-security",
+    "nel",
+    "report-to",
+    "x-request-id",
+    "server-timing",
+    "www-authenticate",
+}
+# Rate limits of our account at the provider, and what its content network adds.
+_ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-")
+
+
+def _named_by_connection(headers: Headers) -> frozenset[str]:
+    """The fields that ``Connection`` declares hop-by-hop (RFC 9110 section 7.6.1)."""
+    named = headers.get_all("connection")
+    if not named:
+        return frozenset()
+    return frozenset(option.strip().lower() for value in named for option in value.split(","))
+
+
+def forwarded_request_headers(headers: Headers, *, reads_answer: bool, body_changed_coding: bool) -> Headers:
+    """The client's fields that go on to a provider.
+
+    With ``reads_answer`` the client's ``accept-encoding`` is left out, for the adapter to ask for ``identity``:
+    a compressed stream can be neither read in passing nor given an error event. With ``body_changed_coding``
+    the body was decompressed here, so its ``content-encoding`` no longer holds.
+    """
+    named = _named_by_connection(headers)
+    return Headers(
+        (name, value)
+        for name, value in headers
+        if name not in _REQUEST_DROPPED
+        and name not in named
+        and not name.startswith(_REQUEST_DROPPED_PREFIXES)
+        and not (reads_answer and name == "accept-encoding")
+        and not (body_changed_coding and name == "content-encoding")
+    )
+
+
+def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The provider's fields that go on to the client; ``drop`` names further ones, such as ``content-length``."""
+    named = _named_by_connection(headers)
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in _ANSWER_DROPPED
+        and name not in named
+        and name not in drop
+        and not name.startswith(_ANSWER_DROPPED_PREFIXES)
+    ]

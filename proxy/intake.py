@@ -1,0 +1,248 @@
+"""Reading a client's request: what it asks for, and its body in a form that can be sent on."""
+
+import zlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from core.errors import BodyTooLarge, GatewayError, InvalidRequest, UnsupportedMediaType
+from proxy.body import Document, MalformedDocument, flag_member, text_member
+from proxy.endpoints import Endpoint, ModelRule
+from proxy.exchange import Exchange
+from proxy.multipart import PREFIX_BYTES, LaterFields, boundary_of, find_fields
+
+MAX_MODEL_LENGTH = 256
+TWICE = "the body names its `model` twice: name it once, before the file"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a client may send."""
+
+    max_body_bytes: int
+    max_upload_bytes: int
+
+
+class Splice(msgspec.Struct, frozen=True):
+    """Bytes to put in the place of ``start`` to ``end``."""
+
+    start: int
+    end: int
+    value: bytes
+
+    def apply(self, data: bytes) -> bytes:
+        return data[: self.start] + self.value + data[self.end :]
+
+    @property
+    def growth(self) -> int:
+        return len(self.value) - (self.end - self.start)
+
+
+class Upload:
+    """A body too long to hold: its first bytes in memory, the rest read from the client when it is sent."""
+
+    def __init__(
+        self, exchange: Exchange, prefix: bytes, length: int | None, limits: Limits, guard: LaterFields | None
+    ) -> None:
+        """``length`` is the whole body's, when the client stated it; ``guard`` watches what follows the prefix."""
+        self._exchange = exchange
+        self._prefix = prefix
+        self._limits = limits
+        self._guard = guard
+        self.length = length
+        self.consumed = False
+        """Whether bytes beyond the prefix were taken: then the body cannot be sent again."""
+        self.failure: GatewayError | None = None
+        """The caller's fault that ended the reading, if one did."""
+
+    async def pieces(self, splice: Splice | None = None) -> AsyncIterator[bytes]:
+        """The body piece by piece, with ``splice`` applied to the prefix.
+
+        Raises:
+            CallerError: it is over its limit, stalls, or names its model again; kept in ``failure`` too.
+        """
+        yield self._prefix if splice is None else splice.apply(self._prefix)
+        self.consumed = True
+        try:
+            while piece := await self._exchange.read():
+                if self._exchange.bytes_in > self._limits.max_upload_bytes:
+                    raise _too_large(self._limits.max_upload_bytes, "server.max_upload_bytes")
+                if self._guard is not None and self._guard.found_in(piece):
+                    raise InvalidRequest(TWICE, param="model", code="invalid_multipart")
+                yield piece
+        except GatewayError as failure:
+            self.failure = failure
+            raise
+
+
+class Inbound(msgspec.Struct):
+    """What a client asked for."""
+
+    model: str | None
+    """As the client spelled it."""
+    stream: bool = False
+    document: Document | None = None
+    """The body of a JSON request."""
+    raw: bytes | None = None
+    """A body in memory that is sent on as it is."""
+    upload: Upload | None = None
+    model_span: tuple[int, int] | None = None
+    """Where a multipart body names its model."""
+    decoded: bool = False
+    """Whether a content coding was taken off."""
+
+
+def _too_large(limit: int, key: str) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is over {limit} bytes: send less, or raise `{key}`")
+
+
+async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> Inbound:
+    """Read what must be known of the request: a JSON body whole, of a multipart body the first 64 KiB.
+
+    Raises:
+        CallerError: the body is missing, malformed, over a limit, of a wrong type, or names no model.
+    """
+    head = exchange.head
+    content_type = (head.headers.get("content-type") or "").strip()
+    essence = content_type.partition(";")[0].strip().lower()
+    if head.method in ("GET", "DELETE"):
+        raw = await _read_whole(exchange, limits)
+        return Inbound(model=None, raw=raw or None)
+    if endpoint.multipart and essence == "multipart/form-data":
+        return await _read_multipart(exchange, endpoint, content_type, limits)
+    if essence not in ("", "application/json"):
+        wanted = "application/json or multipart/form-data" if endpoint.multipart else "application/json"
+        raise UnsupportedMediaType(f"the content type is `{essence[:80]}`: send `content-type: {wanted}`")
+    return await _read_json(exchange, endpoint, limits)
+
+
+async def _read_json(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> Inbound:
+    coding = (exchange.head.headers.get("content-encoding") or "identity").strip().lower()
+    body = await _read_whole(exchange, limits, coding)
+    if not body and endpoint.model is ModelRule.NONE:
+        return Inbound(model=None)
+    try:
+        document = Document(body)
+    except MalformedDocument as fault:
+        raise InvalidRequest(str(fault), code="invalid_json") from None
+    model = checked_model(text_member(document, "model"), endpoint)
+    return Inbound(
+        model=model,
+        stream=flag_member(document, "stream"),
+        document=document,
+        decoded=coding != "identity",
+    )
+
+
+def checked_model(model: str | None, endpoint: Endpoint) -> str | None:
+    """The model as the endpoint wants it named.
+
+    Raises:
+        InvalidRequest: it is missing though required, empty, or too long.
+    """
+    if endpoint.model is ModelRule.NONE:
+        return None
+    if model is None and endpoint.model is ModelRule.OPTIONAL:
+        return None
+    if not model:
+        raise InvalidRequest("name a `model`: GET /v1/models lists yours", param="model", code="missing_model")
+    if len(model) > MAX_MODEL_LENGTH:
+        raise InvalidRequest(f"`model` is over {MAX_MODEL_LENGTH} characters", param="model", code="invalid_model")
+    return model
+
+
+async def _read_whole(exchange: Exchange, limits: Limits, coding: str = "identity") -> bytes:
+    limit = limits.max_body_bytes
+    if (stated := _stated_length(exchange)) is not None and stated > limit:
+        raise _too_large(limit, "server.max_body_bytes")
+    decode = _decoder(coding, limit)
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await exchange.read():
+        if exchange.bytes_in > limit:
+            raise _too_large(limit, "server.max_body_bytes")
+        if decode is not None:
+            piece = decode.feed(piece)
+        size += len(piece)
+        pieces.append(piece)
+    if decode is not None:
+        decode.end()
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _stated_length(exchange: Exchange) -> int | None:
+    text = exchange.head.headers.get("content-length")
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+class _Inflate:
+    """A gzip or zlib body, decompressed with a ceiling (RFC 9110 section 8.4.1)."""
+
+    def __init__(self, limit: int) -> None:
+        # 32: the header tells gzip and zlib apart.
+        self._stream = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._limit = limit
+        self._size = 0
+
+    def feed(self, piece: bytes) -> bytes:
+        try:
+            # One byte over the limit is enough to know, however much more a bomb would give.
+            data = self._stream.decompress(piece, self._limit - self._size + 1)
+        except zlib.error:
+            raise InvalidRequest("the body is not what its `content-encoding` says", code="invalid_encoding") from None
+        self._size += len(data)
+        if self._size > self._limit:
+            raise BodyTooLarge(
+                f"the request body is over {self._limit} bytes once decompressed: send less, "
+                "or raise `server.max_body_bytes`"
+            )
+        return data
+
+    def end(self) -> None:
+        if not self._stream.eof or self._stream.unused_data:
+            raise InvalidRequest("the compressed body is cut or has bytes after its end", code="invalid_encoding")
+
+
+def _decoder(coding: str, limit: int) -> _Inflate | None:
+    if coding == "identity":
+        return None
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _Inflate(limit)
+    raise UnsupportedMediaType(f"`content-encoding: {coding[:40]}` is not read here: send gzip, deflate or none")
+
+
+async def _read_multipart(exchange: Exchange, endpoint: Endpoint, content_type: str, limits: Limits) -> Inbound:
+    boundary = boundary_of(content_type)
+    if boundary is None:
+        raise InvalidRequest("the multipart content type states no boundary", code="invalid_multipart")
+    if exchange.head.headers.get("content-encoding") not in (None, "identity"):
+        raise UnsupportedMediaType("a multipart body is taken without `content-encoding` only")
+    length = _stated_length(exchange)
+    if length is not None and length > limits.max_upload_bytes:
+        raise _too_large(limits.max_upload_bytes, "server.max_upload_bytes")
+    prefix = b""
+    whole = False
+    while len(prefix) < PREFIX_BYTES and not whole:
+        piece = await exchange.read()
+        whole = not piece
+        prefix += piece
+    if endpoint.model is ModelRule.NONE:
+        named, guard = [], None
+    else:
+        named = find_fields(prefix, boundary, b"model")
+        # A model named again further on would be taken by some providers instead of the one that is checked here.
+        guard = LaterFields(boundary, b"model")
+        if guard.count(prefix) > max(1, len(named)):
+            raise InvalidRequest(TWICE, param="model", code="invalid_multipart")
+        if not whole and (not named or named[0].end > PREFIX_BYTES):
+            raise InvalidRequest(
+                f"name the `model` within the first {PREFIX_BYTES} bytes: put its field before the file",
+                param="model",
+                code="missing_model",
+            )
+    text = named[0].value.decode("utf-8", "replace") if named else None
+    return Inbound(
+        model=checked_model(text, endpoint),
+        raw=prefix if whole else None,
+        upload=None if whole else Upload(exchange, prefix, length, limits, guard),
+        model_span=(named[0].start, named[0].end) if named else None,
+    )
