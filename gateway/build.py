@@ -1,0 +1,141 @@
+"""Config → Generation: everything that one revision of the document stands for, built whole or not at all."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from access.address import TrustedProxies
+from access.admin_key import check_admin_key_hash
+from access.identify import Identifier
+from access.tokens import TokenIndex
+from config.faults import ConfigFaults, Fault, Path
+from config.load import LoadedConfig
+from config.schema import Config, Provider
+from credentials.pool import Pools
+from gateway.resources import Resources
+from management.dependencies import View
+from proxy.dataplane import BoundProvider, DataPlane
+from proxy.intake import Limits
+from proxy.providers import PROVIDER_TYPES, build_adapter
+from proxy.providers.base import LocalAdapter
+from routing.route_tests import run_route_tests
+from routing.router import Router
+from transport.messages import UpstreamClient
+from transport.scripted import ScriptedClient
+
+# The pipeline decides by these itself: a route that changed them would change them behind its back.
+_FIXED_MEMBERS = ("model", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Immutable. A request ends on the one it began with, whatever is swapped in meanwhile."""
+
+    loaded: LoadedConfig
+    plane: DataPlane
+    view: View
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @property
+    def revision(self) -> str:
+        return self.loaded.revision
+
+
+class _Faults:
+    """Collects the faults of several parts, so that all are told at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    @contextmanager
+    def under(self, *prefix: str | int) -> Iterator[None]:
+        """Faults raised inside are kept, with ``prefix`` before their paths."""
+        try:
+            yield
+        except ConfigFaults as raised:
+            self.found += [_moved(fault, prefix) for fault in raised.faults]
+
+    def report(self, loaded: LoadedConfig) -> None:
+        """Raises ConfigFaults, with file, line and column, when there are any."""
+        if self.found:
+            raise ConfigFaults(loaded.locate(tuple(self.found)))
+
+
+def _moved(fault: Fault, prefix: Path) -> Fault:
+    return Fault((*prefix, *fault.path), fault.message, fault.file, fault.line, fault.column) if prefix else fault
+
+
+def build(loaded: LoadedConfig, resources: Resources) -> Generation:
+    """Build and test a generation. Pure but for reading the clock: safe in a thread beside the event loop.
+
+    Raises:
+        ConfigFaults: every fault that only shows when the parts are put together, and every route test that fails.
+    """
+    config = loaded.config
+    faults = _Faults()
+    providers: dict[str, BoundProvider] = {}
+    for position, provider in enumerate(config.providers):
+        with faults.under("providers", position):
+            providers[provider.name] = _bind(provider, resources)
+    faults.found += _override_faults(config)
+    with faults.under():
+        tokens = TokenIndex(config.tokens)
+    with faults.under():
+        check_admin_key_hash(config.management.admin_key_hash)
+    with faults.under():
+        proxies = TrustedProxies(config.server.trusted_proxies)
+    pools = Pools(config.providers, resources.cooldowns)
+    with faults.under():
+        router = Router(config, resources.cooldowns, pools, resources.random)
+    faults.report(loaded)
+
+    faults.found += run_route_tests(config, router)
+    faults.report(loaded)
+
+    plane = DataPlane(
+        revision=loaded.revision,
+        built_at=resources.clock.time(),
+        limits=Limits(config.server.max_body_bytes, config.server.max_upload_bytes),
+        tokens=tokens,
+        router=router,
+        pools=pools,
+        providers=providers,
+        trusted_proxies=proxies,
+        body_idle_seconds=config.server.body_idle_seconds,
+        send_idle_seconds=config.server.send_idle_seconds,
+    )
+    view = View(
+        revision=loaded.revision,
+        identifier=Identifier(tokens, resources.admin_keys, config.management.admin_key_hash),
+        trusted_proxies=proxies,
+        metrics_public=config.telemetry.metrics.public,
+    )
+    return Generation(loaded, plane, view)
+
+
+def _bind(provider: Provider, resources: Resources) -> BoundProvider:
+    adapter = build_adapter(provider)
+    client: UpstreamClient = resources.client
+    if PROVIDER_TYPES[provider.type].transport == "local":
+        client = ScriptedClient(cast(LocalAdapter, adapter).respond)
+    return BoundProvider(adapter, client)
+
+
+def _override_faults(config: Config) -> Iterator[Fault]:
+    for position, route in enumerate(config.routes):
+        overrides = route.overrides
+        for kind, names in (("set", overrides.set), ("default", overrides.default), ("remove", overrides.remove)):
+            for name in _FIXED_MEMBERS:
+                if name in names:
+                    yield Fault(
+                        ("routes", position, "overrides", kind),
+                        f"`{name}` is not for overrides: the model is the target's, and only the client says `stream`",
+                    )
+
+
+Current = Callable[[], Generation]
+"""Gives the generation in force."""

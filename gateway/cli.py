@@ -1,0 +1,290 @@
+"""The commands of ``./sluice``. Each returns the process's exit status."""
+
+import argparse
+import asyncio
+import getpass
+import http.client
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from access.admin_key import hash_admin_key, new_admin_key
+from config.environment import environment
+from config.faults import ConfigFaults, render_path
+from config.json_schema import render_json_schema
+from config.load import load
+from gateway.build import build
+from gateway.explain import explain_command
+from gateway.listeners import split_address
+from gateway.resources import Resources
+from gateway.serve import ServeOptions, serve, write_starter
+from gateway.version import VERSION
+
+DEFAULT_CONFIG = "config.yaml"
+DEFAULT_ADDRESS = "127.0.0.1:8080"
+SCHEMA_FILE = Path(__file__).parent.parent / "config" / "schema.json"
+
+OK = 0
+FAULTY = 1
+USAGE = 2
+
+
+class _FaultLine(msgspec.Struct):
+    file: str
+    line: int
+    column: int
+    path: str
+    message: str
+
+
+class _CheckReport(msgspec.Struct):
+    ok: bool
+    revision: str | None
+    faults: list[_FaultLine]
+    notices: list[str]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; see ``./sluice --help``."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.command](options)
+    except ConfigFaults as refused:
+        for fault in refused.faults:
+            print(fault, file=sys.stderr)
+        print(f"sluice: {len(refused.faults)} fault(s); nothing was started", file=sys.stderr)
+        return FAULTY
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sluice", description="A config-driven gateway for language-model APIs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        if config:
+            added.add_argument("-c", "--config", help=f"the configuration file (default: {DEFAULT_CONFIG})")
+            added.add_argument("--env-file", help="NAME=VALUE lines for ${env:…}; the real environment wins")
+        return added
+
+    serving = command("serve", "run the gateway")
+    serving.add_argument("--listen", help="address:port, instead of server.listen")
+    serving.add_argument("--banner", action="store_true", help="print the address and a request to try")
+    serving.add_argument("--worker-sockets", help=argparse.SUPPRESS)
+    serving.add_argument("--worker-management-sockets", help=argparse.SUPPRESS, default="")
+
+    checking = command("check", "tell every fault of a configuration; exit status 1 when there is any")
+    checking.add_argument("--json", action="store_true", help="the report as JSON")
+
+    explaining = command("explain", "tell where a request would go, and why")
+    explaining.add_argument("--model", help="the model that the client asks for")
+    explaining.add_argument("--token", help="the name of the client's token")
+    explaining.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    explaining.add_argument("--stream", action="store_true", help="as a streamed request")
+    explaining.add_argument("--path", default="/v1/chat/completions", help="the request path")
+    explaining.add_argument("--json", action="store_true", help="the explanation as JSON")
+
+    demo = command("demo", "run the gateway on a throw-away configuration with the echo provider", config=False)
+    demo.add_argument("--listen", default=DEFAULT_ADDRESS, help=f"address:port (default: {DEFAULT_ADDRESS})")
+
+    hashing = command("hash-key", "print the hash of an admin key, for management.admin_key_hash", config=False)
+    hashing.add_argument("--generate", action="store_true", help="make a key too, and print it first")
+
+    schema = command("schema", "print the JSON schema of the configuration", config=False)
+    schema.add_argument(
+        "--check",
+        nargs="?",
+        metavar="FILE",
+        const=str(SCHEMA_FILE),
+        help="exit status 1 unless FILE (default: config/schema.json of the program) is that schema",
+    )
+
+    health = command("health", "ask the gateway on this machine whether it is ready", config=False)
+    health.add_argument("--address", default=DEFAULT_ADDRESS, help=f"address:port (default: {DEFAULT_ADDRESS})")
+    health.add_argument("--live", action="store_true", help="ask only whether it is alive")
+
+    command("version", "print the version", config=False)
+    return parser
+
+
+def _config_path(options: argparse.Namespace) -> Path:
+    return Path(options.config or DEFAULT_CONFIG)
+
+
+def _environment(options: argparse.Namespace) -> Mapping[str, str]:
+    return environment(options.env_file)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    path = _config_path(options)
+    first_token = None
+    if options.config is None and not path.exists():
+        try:
+            first_token = write_starter(path)
+        except OSError as error:
+            print(f"sluice: cannot write {path}: {error.strerror}; name a file with --config", file=sys.stderr)
+            return FAULTY
+    sockets = None
+    if options.worker_sockets is not None:
+        sockets = (_numbers(options.worker_sockets), _numbers(options.worker_management_sockets))
+    arguments = ["-m", "gateway", "serve", "--config", str(path)]
+    if options.env_file is not None:
+        arguments += ["--env-file", options.env_file]
+    return serve(
+        ServeOptions(
+            path,
+            listen=options.listen,
+            # A first start tells its token whoever asks: it is shown this once.
+            banner=options.banner or first_token is not None,
+            first_token=first_token,
+            worker_sockets=sockets,
+            arguments=tuple(arguments),
+        ),
+        _environment(options),
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",") if number]
+
+
+def _check(options: argparse.Namespace) -> int:
+    report = _CheckReport(ok=True, revision=None, faults=[], notices=[])
+    try:
+        env = _environment(options)
+        loaded = load(_config_path(options), env)
+        report.revision = loaded.revision
+        report.notices = [str(notice) for notice in loaded.notices]
+        with_resources(env, lambda resources: build(loaded, resources))
+    except ConfigFaults as refused:
+        report.ok = False
+        report.faults = [
+            _FaultLine(fault.file, fault.line, fault.column, render_path(fault.path), fault.message)
+            for fault in refused.faults
+        ]
+        lines = [str(fault) for fault in refused.faults]
+    else:
+        lines = []
+    if options.json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        for line in lines:
+            print(line)
+        for notice in report.notices:
+            print(f"notice: {notice}")
+        if report.ok:
+            print(f"{_config_path(options)} is good (revision {(report.revision or '')[:12]})")
+    return OK if report.ok else FAULTY
+
+
+def with_resources(env: Mapping[str, str], use: Callable[[Resources], object]) -> None:
+    """Call ``use`` with resources that are closed again: for commands that build without serving."""
+
+    async def main() -> None:
+        resources = Resources(env)
+        try:
+            use(resources)
+        finally:
+            await resources.close()
+
+    asyncio.run(main())
+
+
+def _explain(options: argparse.Namespace) -> int:
+    env = _environment(options)
+    loaded = load(_config_path(options), env)
+    status = OK
+
+    def use(resources: Resources) -> None:
+        nonlocal status
+        text, found = explain_command(build(loaded, resources), options)
+        print(text)
+        status = OK if found else FAULTY
+
+    with_resources(env, use)
+    return status
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="sluice-demo-") as directory:
+        path = Path(directory) / DEFAULT_CONFIG
+        token = write_starter(path)
+        arguments = ("-m", "gateway", "serve", "--config", str(path))
+        return serve(
+            ServeOptions(path, listen=options.listen, banner=True, first_token=token, arguments=arguments),
+            environment(),
+        )
+
+
+def _hash_key(options: argparse.Namespace) -> int:
+    if options.generate:
+        key = new_admin_key()
+        print(key)
+    elif sys.stdin.isatty():
+        key = getpass.getpass("Admin key: ")
+    else:
+        key = sys.stdin.readline().rstrip("\r\n")
+    try:
+        print(hash_admin_key(key))
+    except ValueError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return FAULTY
+    return OK
+
+
+def _schema(options: argparse.Namespace) -> int:
+    text = render_json_schema()
+    if options.check is None:
+        print(text, end="")
+        return OK
+    try:
+        current = Path(options.check).read_text(encoding="utf-8")
+    except OSError as error:
+        print(f"sluice: {options.check} cannot be read: {error.strerror}", file=sys.stderr)
+        return FAULTY
+    if current != text:
+        print(f"sluice: {options.check} is not current: write it anew with ./sluice schema", file=sys.stderr)
+        return FAULTY
+    return OK
+
+
+def _health(options: argparse.Namespace) -> int:
+    path = "/healthz" if options.live else "/readyz"
+    try:
+        host, port = split_address(options.address)
+    except ValueError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return USAGE
+    connection = http.client.HTTPConnection(host, port, timeout=3)
+    try:
+        connection.request("GET", path)
+        status = connection.getresponse().status
+    except OSError as error:
+        print(f"sluice: no answer from {options.address}: {error.strerror or error}", file=sys.stderr)
+        return FAULTY
+    finally:
+        connection.close()
+    print(f"{path} answers {status}")
+    return OK if status == http.client.OK else FAULTY
+
+
+def _version(_options: argparse.Namespace) -> int:
+    print(f"sluice {VERSION}")
+    return OK
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "serve": _serve,
+    "check": _check,
+    "explain": _explain,
+    "demo": _demo,
+    "hash-key": _hash_key,
+    "schema": _schema,
+    "health": _health,
+    "version": _version,
+}

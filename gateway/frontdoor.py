@@ -1,0 +1,101 @@
+"""One listener for both planes: each request goes to the data plane or to the management application by its path."""
+
+from collections.abc import Awaitable, Callable
+
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
+from tornado.web import Application
+
+from core.clock import Clock
+from core.tasks import Tasks
+from proxy.dataplane import DataPlane
+from proxy.endpoints import PATH_ALIASES
+from proxy.handlers import DataPlaneDelegate
+from proxy.pipeline import Pipeline
+
+_PROBES = frozenset({"/healthz", "/readyz"})
+
+
+class DataPlaneEntry:
+    """What is needed to begin an exchange."""
+
+    def __init__(self, pipeline: Pipeline, plane: Callable[[], DataPlane], clock: Clock, tasks: Tasks) -> None:
+        self.pipeline = pipeline
+        self.plane = plane
+        self.clock = clock
+        self.tasks = tasks
+
+    def delegate(self, connection: HTTPConnection) -> DataPlaneDelegate:
+        """The receiver of one request on ``connection``."""
+        peer_ip: str = connection.context.remote_ip  # type: ignore[attr-defined]  # tornado's own context
+        return DataPlaneDelegate(connection, peer_ip, self.pipeline, self.plane(), self.clock, self.tasks)
+
+
+class FrontDoor(HTTPServerConnectionDelegate):
+    """Serves a listener. Without ``entry`` it is the management's own; without ``management`` only probes are open."""
+
+    def __init__(
+        self,
+        application: Application,
+        entry: DataPlaneEntry | None,
+        *,
+        management: bool,
+        draining: Callable[[], bool],
+    ) -> None:
+        self.application = application
+        self.entry = entry
+        self.management = management
+        self.draining = draining
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        return _Dispatch(self, server_conn, request_conn)
+
+    def choose(self, path: str, server_conn: object, connection: HTTPConnection) -> HTTPMessageDelegate:
+        """Who answers a request for ``path``."""
+        if self.entry is not None and self._is_data_plane(path):
+            return self.entry.delegate(connection)
+        return self.application.start_request(server_conn, connection)
+
+    def _is_data_plane(self, path: str) -> bool:
+        if path.startswith(("/v1/", "/v1beta/")) or path in PATH_ALIASES:
+            return True
+        return not self.management and path not in _PROBES
+
+
+class _Dispatch(HTTPMessageDelegate):
+    """Waits for the head of a request, then steps aside."""
+
+    def __init__(self, door: FrontDoor, server_conn: object, connection: HTTPConnection) -> None:
+        self._door = door
+        self._server_conn = server_conn
+        self._connection = connection
+        self._delegate: HTTPMessageDelegate | None = None
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        assert isinstance(start_line, RequestStartLine)
+        if self._door.draining():
+            # Tornado has no public way to say so once the request has come.
+            self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]  # noqa: SLF001  see above
+        path = start_line.path.partition("?")[0]
+        self._delegate = self._door.choose(path, self._server_conn, self._connection)
+        return self._delegate.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        assert self._delegate is not None
+        return self._delegate.data_received(chunk)
+
+    def finish(self) -> None:
+        assert self._delegate is not None
+        self._delegate.finish()
+
+    def on_connection_close(self) -> None:
+        if self._delegate is not None:
+            self._delegate.on_connection_close()

@@ -1,0 +1,121 @@
+"""The life of a configuration: read, validate, build, test, swap. The last good generation stays in force."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from config.faults import ConfigFaults, render_path
+from config.json_schema import changed_restart_keys
+from config.load import RejectedConfig, load
+from config.sources import Sources
+from config.watch import SecretsChanged, Watcher
+from core.events import ConfigApplied, ConfigRejected
+from gateway.build import Generation, build
+from gateway.resources import Resources
+from management.dependencies import Refused, Reloaded
+from telemetry import logs
+
+_log = logging.getLogger("sluice.config")
+
+
+class Reloader:
+    """Owns the one reference to the generation in force."""
+
+    def __init__(self, path: Path, resources: Resources) -> None:
+        self._path = path
+        self._resources = resources
+        self._lock = asyncio.Lock()
+        self._current: Generation | None = None
+        self._watcher: Watcher | None = None
+        self.last: tuple[float, str, Reloaded | Refused] | None = None
+        """Seconds since the epoch, trigger and outcome of the last attempt."""
+        self.on_swap: Callable[[Generation], None] = lambda _generation: None
+        """Told of each new generation, on the event loop."""
+
+    def current(self) -> Generation:
+        """The generation in force."""
+        assert self._current is not None, "start() comes first"
+        return self._current
+
+    @property
+    def loaded(self) -> bool:
+        """Whether a generation is in force."""
+        return self._current is not None
+
+    def start(self) -> Generation:
+        """Load the first generation; nothing runs yet, so this may block.
+
+        Raises:
+            ConfigFaults: the document cannot be put in force.
+        """
+        began = self._resources.clock.monotonic()
+        generation = self._build()
+        self._swap(generation, "start", began)
+        self._watcher = Watcher(
+            generation.loaded.sources, self._resources.secret_files, lambda: self.current().revision
+        )
+        return generation
+
+    async def reload(self, trigger: str) -> Reloaded | Refused:
+        """Read the documents again and put them in force, one reload at a time; reading and building have a thread."""
+        async with self._lock:
+            began = self._resources.clock.monotonic()
+            try:
+                generation = await asyncio.get_running_loop().run_in_executor(None, self._build)
+            except ConfigFaults as refused:
+                if isinstance(refused, RejectedConfig):
+                    self._follow(refused.sources)
+                return self._refuse(refused, trigger)
+            self._follow(generation.loaded.sources)
+            changed = generation.revision != self.current().revision
+            return self._swap(generation, trigger, began, changed)
+
+    async def watch(self) -> None:
+        """Reload on every change of the documents and secret files, until cancelled."""
+        watcher = self._watcher
+        assert watcher is not None, "start() comes first"
+        async for change in watcher.changes():
+            if isinstance(change, SecretsChanged):
+                _log.info("new values are in use of %s", ", ".join(str(path) for path in change.paths))
+            else:
+                await self.reload("watch")
+
+    def _build(self) -> Generation:
+        loaded = load(self._path, self._resources.environment, self._resources.secret_files)
+        return build(loaded, self._resources)
+
+    def _follow(self, sources: Sources) -> None:
+        # A refused document's own includes are watched too: its mend will come through them.
+        if self._watcher is not None:
+            self._watcher.follow(sources)
+
+    def _swap(self, generation: Generation, trigger: str, began: float, changed: bool = True) -> Reloaded:
+        before = self._current
+        self._current = generation
+        seconds = self._resources.clock.monotonic() - began
+        outcome = Reloaded(generation.revision, changed, seconds)
+        self.last = (self._resources.clock.time(), trigger, outcome)
+        logs.set_level(generation.config.telemetry.log_level)
+        for notice in generation.loaded.notices:
+            _log.info("%s", notice)
+        if before is not None:
+            for path in changed_restart_keys(before.config, generation.config):
+                _log.warning("`%s` has changed: it takes effect when the gateway is started again", render_path(path))
+        self._resources.events.emit(
+            ConfigApplied(revision=generation.revision, trigger=trigger, duration_seconds=seconds)
+        )
+        _log.info("configuration %s is in force (%s, %.3f s)", generation.revision[:12], trigger, seconds)
+        self.on_swap(generation)
+        return outcome
+
+    def _refuse(self, refused: ConfigFaults, trigger: str) -> Refused:
+        outcome = Refused(refused.faults)
+        self.last = (self._resources.clock.time(), trigger, outcome)
+        for fault in refused.faults:
+            _log.error("configuration refused: %s", fault)
+        _log.error("the configuration in force stays: %s", self.current().revision[:12])
+        self._resources.events.emit(
+            ConfigRejected(trigger=trigger, faults=tuple(str(fault) for fault in refused.faults))
+        )
+        return outcome

@@ -1,0 +1,55 @@
+"""What outlives generations, as one named object."""
+
+import random
+from collections.abc import Callable, Mapping
+
+from access.admin_key import AdminKeys
+from config.secret_files import SecretFiles
+from core.clock import Clock, SystemClock
+from core.events import Events, TargetCooled
+from core.tasks import Tasks
+from routing.cooldown import Cooldowns, Cooled
+from telemetry.metrics import Metrics
+from transport.client import AiohttpClient
+
+
+class Resources:
+    """Pools, cooldowns, counters and handles that a reload must not lose."""
+
+    def __init__(
+        self, environment: Mapping[str, str], metrics_dir: str | None = None, clock: Clock | None = None
+    ) -> None:
+        """``metrics_dir`` is where several workers keep their metrics; None for one process."""
+        self.environment = environment
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        # Choosing among targets and spreading retries needs no cryptographic strength.
+        self.random: Callable[[], float] = random.random
+        self.events = Events()
+        self.tasks = Tasks()
+        """Exchanges in flight."""
+        self.background = Tasks()
+        """What runs as long as the process does."""
+        self.secret_files = SecretFiles()
+        self.cooldowns = Cooldowns(self._cooled)
+        self.admin_keys = AdminKeys(self.clock)
+        self.client = AiohttpClient()
+        self.metrics = Metrics(self.clock, metrics_dir)
+        self.events.subscribe(self.metrics.observe)
+
+    def _cooled(self, cooled: Cooled) -> None:
+        self.events.emit(
+            TargetCooled(
+                provider=cooled.provider,
+                model_label=cooled.label,
+                credential=cooled.credential,
+                reason=cooled.reason.value,
+                seconds=cooled.seconds,
+            )
+        )
+
+    async def close(self) -> None:
+        """Cancel what still runs and close what is open."""
+        await self.background.cancel()
+        await self.tasks.cancel()
+        await self.client.close()
+        self.admin_keys.close()

@@ -1,0 +1,151 @@
+"""One gateway process: start-up, what runs meanwhile, shutdown."""
+
+import asyncio
+import io
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from core.events import GatewayStarted, GatewayStopping
+from gateway.frontdoor import DataPlaneEntry, FrontDoor
+from gateway.listeners import Listener, shown_address
+from gateway.reload import Reloader
+from gateway.resources import Resources
+from gateway.status import health
+from management.dependencies import Dependencies, Health, Refused, Reloaded
+from management.routes import build_application
+from proxy.pipeline import Pipeline
+from telemetry.access_log import AccessLog
+from telemetry.loop_lag import LoopLag
+
+_log = logging.getLogger("sluice.server")
+
+# Connections taken from the backlog at the last moment need this long to bring their request.
+_LAST_REQUEST_SECONDS = 0.25
+
+
+class Server:
+    """A process that serves listening sockets with the configuration at ``path``."""
+
+    def __init__(
+        self,
+        path: Path,
+        resources: Resources,
+        on_reload: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_reload`` is called after a reload through the API, for other workers to follow."""
+        self._resources = resources
+        self._on_reload = on_reload
+        self.reloader = Reloader(path, resources)
+        self._draining = False
+        self._stop_asked = asyncio.Event()
+        self._end_asked = asyncio.Event()
+        self._started_at = resources.clock.time()
+        self._listeners: list[Listener] = []
+        self._access_log = AccessLog(
+            # Standard output without a buffer of Python's: the log batches by itself.
+            io.FileIO(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", closefd=False),
+            resources.clock,
+            lambda: self.reloader.current().config.telemetry.access_log,
+        )
+
+    async def run(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
+        """Serve until told to stop. The first generation is loaded already (:meth:`Reloader.start`)."""
+        resources = self._resources
+        resources.events.subscribe(self._access_log.observe)
+        self._listen(sockets, management_sockets)
+        self._take_signals()
+        background = resources.background
+        background.spawn(self.reloader.watch(), "watch")
+        background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")
+        generation = self.reloader.current()
+        resources.events.emit(GatewayStarted(address=shown_address(sockets), revision=generation.revision))
+        _log.info("listening on http://%s", shown_address(sockets))
+        try:
+            await self._stop_asked.wait()
+            await self._drain()
+        finally:
+            for listener in self._listeners:
+                listener.stop_accepting()
+                await listener.close()
+            await resources.close()
+            self._access_log.close()
+
+    def _listen(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
+        resources, reloader = self._resources, self.reloader
+        application = build_application(
+            Dependencies(
+                view=lambda: reloader.current().view,
+                ready=lambda: reloader.loaded and not self._draining,
+                health=self._health,
+                reloader=self,
+                render_metrics=resources.metrics.render,
+            )
+        )
+        pipeline = Pipeline(lambda: reloader.current().plane, resources.events, resources.clock)
+        entry = DataPlaneEntry(pipeline, lambda: reloader.current().plane, resources.clock, resources.tasks)
+        own = bool(management_sockets)
+        doors = [(sockets, FrontDoor(application, entry, management=not own, draining=self.is_draining))]
+        if own:
+            doors.append((management_sockets, FrontDoor(application, None, management=True, draining=self.is_draining)))
+        keep_alive = reloader.current().config.server.keep_alive_seconds
+        self._listeners = [Listener(bound, door, keep_alive) for bound, door in doors]
+        for listener in self._listeners:
+            listener.start()
+
+    def is_draining(self) -> bool:
+        return self._draining
+
+    async def reload(self, trigger: str) -> Reloaded | Refused:
+        """Reload here and have the other workers follow."""
+        outcome = await self.reloader.reload(trigger)
+        self._on_reload()
+        return outcome
+
+    def stop(self) -> None:
+        """Ask for an orderly end; asked again, for one at once."""
+        if self._stop_asked.is_set():
+            self._end_asked.set()
+        self._stop_asked.set()
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._resources.background.spawn(self.reloader.reload("signal"), "reload")
+        )
+
+    async def _drain(self) -> None:
+        settings = self.reloader.current().config.server
+        self._draining = True
+        self._resources.events.emit(GatewayStopping(reason="signal"))
+        _log.info(
+            "draining: not ready for %g s, then %g s for %d requests in flight",
+            settings.drain_delay_seconds,
+            settings.drain_seconds,
+            len(self._resources.tasks),
+        )
+        background = self._resources.background
+        work = background.spawn(self._finish_requests(settings.drain_delay_seconds, settings.drain_seconds), "drain")
+        ended = background.spawn(self._end_asked.wait(), "second signal")
+        await asyncio.wait((work, ended), return_when=asyncio.FIRST_COMPLETED)
+        left = len(self._resources.tasks)
+        if left:
+            _log.warning("%d requests are cut: the time for draining is over", left)
+
+    async def _finish_requests(self, delay_seconds: float, seconds: float) -> None:
+        await asyncio.sleep(delay_seconds)
+        for listener in self._listeners:
+            listener.stop_accepting()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        await asyncio.sleep(min(_LAST_REQUEST_SECONDS, seconds))
+        while len(self._resources.tasks) and loop.time() < deadline:
+            await self._resources.tasks.join(deadline - loop.time())
+
+    def _health(self) -> Health:
+        return health(self.reloader, self._resources, self._started_at, draining=self._draining)

@@ -1,0 +1,52 @@
+"""What the management API tells about the running gateway."""
+
+from datetime import UTC, datetime
+
+from gateway.reload import Reloader
+from gateway.resources import Resources
+from management.dependencies import CooldownStatus, Health, ProviderStatus, Refused, ReloadStatus
+
+
+def health(reloader: Reloader, resources: Resources, started_at: float, *, draining: bool) -> Health:
+    """The body of ``GET /api/v1/health``. Last known facts: no provider is asked."""
+    now = resources.clock.monotonic()
+    cooled = resources.cooldowns.current(now)
+    generation = reloader.current()
+    providers = tuple(
+        ProviderStatus(
+            name=provider.name,
+            type=provider.type,
+            cooldowns=tuple(
+                CooldownStatus(
+                    model=entry.model,
+                    credential=entry.credential,
+                    reason=entry.reason.value,
+                    seconds=round(entry.until - now, 3),
+                )
+                for entry in cooled
+                if entry.provider == provider.name
+            ),
+        )
+        for provider in generation.config.providers
+    )
+    return Health(
+        revision=generation.revision,
+        started_at=datetime.fromtimestamp(started_at, UTC),
+        uptime_seconds=round(resources.clock.time() - started_at, 3),
+        draining=draining,
+        providers=providers,
+        last_reload=_last_reload(reloader),
+    )
+
+
+def _last_reload(reloader: Reloader) -> ReloadStatus | None:
+    if reloader.last is None:
+        return None
+    at, trigger, outcome = reloader.last
+    refused = isinstance(outcome, Refused)
+    return ReloadStatus(
+        at=datetime.fromtimestamp(at, UTC),
+        trigger=trigger,
+        result="rejected" if refused else "applied",
+        faults=len(outcome.faults) if isinstance(outcome, Refused) else 0,
+    )

@@ -1,0 +1,219 @@
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from tornado.ioloop import IOLoop
+from tornado.routing import URLSpec
+from tornado.web import Application, HTTPError
+
+from access.address import TrustedProxies
+from core.identity import AdminKey, Anonymous, ApiToken, AuthContext, Role, Scope
+from management.base import MAX_BODY_BYTES, ManagementHandler
+from management.permit import Permit, any_caller, opened, requires
+from management.routes import build_application
+
+Call = Callable[..., Any]
+ExpectLog = Callable[[str], AbstractContextManager[object]]
+RELOAD = ("POST", "/api/v1/config/reload")
+
+
+class Odd(ManagementHandler, permit=any_caller()):
+    """Takes a name out of the path, as resources will."""
+
+    async def get(self, name: str) -> None:
+        raise HTTPError(418, name)
+
+
+@pytest.fixture
+def app(gateway: Any) -> Application:
+    dependencies = gateway.dependencies()
+    application = build_application(dependencies)
+    application.add_handlers(".*", [URLSpec("/odd/(.*)", Odd, {"dependencies": dependencies})])
+    return application
+
+
+@pytest.mark.parametrize(("path", "status"), [("/odd/%ff", 400), ("/odd/name", 418)])
+def test_what_tornado_refuses_has_the_fields_form_too(call: Call, path: str, status: int) -> None:
+    answer = call("GET", path, "admin")
+    assert (status, "request_error-malformed") == (answer.status, answer.code)
+    assert "application/json" == answer.headers["content-type"]
+
+
+def test_a_handler_without_a_permit_cannot_be_written() -> None:
+    with pytest.raises(TypeError, match="Careless does not say who may call it"):
+
+        class Careless(ManagementHandler):
+            pass
+
+
+def test_a_permit_is_not_inherited() -> None:
+    class Careful(ManagementHandler, permit=requires(Role.ADMIN)):
+        pass
+
+    with pytest.raises(TypeError, match="Careless"):
+
+        class Careless(Careful):
+            pass
+
+
+def test_an_open_handler_needs_a_reason() -> None:
+    with pytest.raises(ValueError, match="states why"):
+        opened(" ")
+
+
+@pytest.mark.parametrize(
+    ("permit", "caller", "admitted"),
+    [
+        (opened("a reason"), Anonymous(), True),
+        (any_caller(), Anonymous(), False),
+        (any_caller(), ApiToken("t", Scope.USER), True),
+        (any_caller(), AdminKey(), True),
+        (requires(Role.USER), Anonymous(), False),
+        (requires(Role.USER), ApiToken("t", Scope.USER), False),
+        (requires(Role.USER), ApiToken("t", Scope.POWER_USER), True),
+        (requires(Role.POWER_USER), ApiToken("t", Scope.POWER_USER), True),
+        (requires(Role.MANAGER), ApiToken("t", Scope.POWER_USER), False),
+        (requires(Role.MANAGER), ApiToken("t", Scope.ADMIN), True),
+        (requires(Role.ADMIN), ApiToken("t", Scope.METRICS), False),
+        (requires(Role.ADMIN), AdminKey(), True),
+        (requires(Role.ADMIN, or_scope=Scope.METRICS), ApiToken("t", Scope.METRICS), True),
+        (requires(Role.ADMIN, or_scope=Scope.METRICS), ApiToken("t", Scope.POWER_USER), False),
+    ],
+)
+def test_a_permit_admits_its_role_and_those_above(permit: Permit, caller: AuthContext, admitted: bool) -> None:
+    assert admitted == permit.admits(caller)
+
+
+@pytest.mark.parametrize(
+    ("permit", "shown"),
+    [
+        (opened("a reason"), "open"),
+        (any_caller(), "any known caller"),
+        (requires(Role.POWER_USER), "`power_user`"),
+        (requires(Role.ADMIN, or_scope=Scope.METRICS), "`admin` or `scope_metrics`"),
+    ],
+)
+def test_a_permit_reads_as_the_docs_show_it(permit: Permit, shown: str) -> None:
+    assert shown == str(permit)
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "code", "wait"),
+    [("locked-out", 429, "access_error-locked_out", "300"), ("busy", 503, "access_error-busy", "1")],
+)
+def test_who_must_wait_is_told_for_how_long(call: Call, key: str, status: int, code: str, wait: str) -> None:
+    answer = call("GET", "/api/v1/health", key)
+    assert (status, code, wait) == (answer.status, answer.code, answer.headers["retry-after"])
+
+
+def test_an_error_has_the_fields_form(call: Call) -> None:
+    assert {
+        "error": {
+            "message": "The API key is not known.",
+            "type": "authentication_error",
+            "code": "access_error-unauthenticated",
+            "param": None,
+        }
+    } == call("GET", "/api/v1/health").json
+
+
+def test_the_address_is_the_clients_where_the_peer_is_a_trusted_proxy(call: Call, gateway: Any) -> None:
+    headers = {"X-Forwarded-For": "203.0.113.5"}
+    call("GET", "/api/v1/health", "admin", headers=headers)
+    gateway.change_view(trusted_proxies=TrustedProxies(("127.0.0.1",)))
+    call("GET", "/api/v1/health", "admin", headers=headers)
+    assert ["127.0.0.1", "203.0.113.5"] == gateway.addresses
+
+
+def test_open_routes_look_at_no_credentials(call: Call, gateway: Any) -> None:
+    assert 200 == call("GET", "/healthz", "unknown").status
+    assert [] == gateway.addresses
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", b"{}"])
+def test_a_body_without_members_may_as_well_be_left_out(call: Call, body: bytes) -> None:
+    assert 200 == call(*RELOAD, "admin", body).status
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b"{", "truncated"),
+        (b"[]", "Expected `object`"),
+        (b'{"force": true}', "unknown field `force`"),
+        (b"\xff", "malformed"),
+    ],
+)
+def test_a_body_that_is_not_understood_is_refused_with_the_place(
+    call: Call, gateway: Any, body: bytes, place: str
+) -> None:
+    answer = call(*RELOAD, "admin", body)
+    assert (400, "request_error-invalid_body") == (answer.status, answer.code)
+    assert place in answer.json["error"]["message"]
+    assert [] == gateway.triggers
+
+
+def test_a_body_over_the_limit_is_refused_before_the_caller_is_known(call: Call, gateway: Any) -> None:
+    answer = call(*RELOAD, None, b" " * (MAX_BODY_BYTES + 1))
+    assert (413, "request_error-body_too_large") == (answer.status, answer.code)
+    assert [] == gateway.addresses
+
+
+def chunked_reload(io_loop: IOLoop, port: int, key: str, chunks: int) -> bytes:
+    """A reload whose body of ``chunks`` times 64 KiB has no length, over a plain socket; gives the answer's head."""
+
+    def send() -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(
+                f"POST /api/v1/config/reload HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
+                "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
+            )
+            for _ in range(chunks):
+                connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+            connection.sendall(b"0\r\n\r\n")
+            return connection.recv(65536)
+
+    async def in_thread() -> bytes:
+        return await IOLoop.current().run_in_executor(None, send)
+
+    return bytes(io_loop.run_sync(in_thread, timeout=10))
+
+
+@pytest.mark.parametrize(("chunks", "status"), [(16, b"200"), (17, b"413"), (100, b"413")])
+def test_a_body_without_a_length_is_counted_as_it_comes(
+    http_server: object, io_loop: IOLoop, http_port: int, chunks: int, status: bytes
+) -> None:
+    assert status == chunked_reload(io_loop, http_port, "admin", chunks)[9:12]
+
+
+def test_a_strangers_body_is_not_kept(http_server: object, io_loop: IOLoop, http_port: int, gateway: Any) -> None:
+    assert b"401" == chunked_reload(io_loop, http_port, "unknown", 1)[9:12]
+    assert [] == gateway.triggers
+
+
+def test_a_fault_of_ours_is_logged_under_the_requests_id_and_tells_nothing(
+    call: Call, gateway: Any, expect_log: ExpectLog
+) -> None:
+    gateway.outcome = RuntimeError("details that are nobody's business")
+    with expect_log("details that are nobody's business"):
+        answer = call(*RELOAD, "admin")
+    assert (500, "internal_error-unexpected") == (answer.status, answer.code)
+    assert "details" not in answer.body.decode()
+    assert answer.headers["x-request-id"] in answer.json["error"]["message"]
+
+
+def test_a_request_is_logged_by_the_names_of_its_handler_and_caller(
+    call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "sluice.management"):
+        call("GET", "/api/v1/health", "scope_token_power_user")
+        call("GET", "/a%0apath", "unknown")
+    records = [record for record in caplog.records if record.name == "sluice.management"]
+    # What was only looked at is for DEBUG; a refusal is told.
+    assert [logging.DEBUG, logging.INFO] == [record.levelno for record in records]
+    health, unknown = (record.getMessage() for record in records)
+    assert health.startswith("GET HealthReport 200 by token-power_user in ")
+    assert unknown.startswith("GET UnknownPath 401 by anonymous in ")
