@@ -1,0 +1,125 @@
+"""The rows of the table: what is started, and how. To add one, add an entry to `CONTENDERS`."""
+
+import hashlib
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.workload import ALIAS, PROVIDER_MODEL, TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a contender finds itself: the address to listen on, the mock provider's, and a folder of its own."""
+
+    listen: str
+    upstream: str
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One row. It takes `POST /v1/chat/completions` and passes it to the mock provider."""
+
+    name: str
+    what: str
+    command: Callable[[Place], list[str]] | None
+    """Writes the configuration that it needs into the place's folder and gives the arguments to start it with.
+    None: no proxy, the load goes straight to the mock provider."""
+    ready_path: str = "/"
+    """Ready when this answers with any status below 500."""
+    env: tuple[tuple[str, str], ...] = ()
+    needs: str | None = None
+    """A program that the machine may lack; then the row is left out with a note."""
+
+
+def program(name: str) -> str | None:
+    """Where the program is, or None. Debian keeps nginx in /usr/sbin, which is not on every user's path."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def free_address() -> str:
+    """An address on 127.0.0.1 that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def _nginx(place: Place) -> list[str]:
+    # Started by root, its worker runs as another user, who must be able to enter the folder.
+    place.scratch.chmod(0o755)
+    config = place.scratch / "nginx.conf"
+    config.write_text(_NGINX_CONFIG.format(listen=place.listen, upstream=place.upstream, scratch=place.scratch))
+    return [program("nginx") or "nginx", "-c", str(config), "-e", str(place.scratch / "error.log")]
+
+
+# The log is formatted and written like any, but in batches and to nowhere, so that no disk is measured.
+_NGINX_CONFIG = """\
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {scratch}/nginx.pid;
+events {{ worker_connections 16384; }}
+http {{
+  client_body_temp_path {scratch}/body; proxy_temp_path {scratch}/proxy; fastcgi_temp_path {scratch}/fastcgi;
+  uwsgi_temp_path {scratch}/uwsgi; scgi_temp_path {scratch}/scgi;
+  log_format line escape=json '{{"time":"$time_iso8601","request_id":"$request_id","method":"$request_method",'
+    '"path":"$uri","status":$status,"seconds":$request_time,"upstream":"$upstream_addr","bytes":$bytes_sent}}';
+  access_log /dev/null line buffer=64k flush=1s;
+  keepalive_requests 1000000000;
+  client_max_body_size 32m;
+  upstream provider {{
+    server {upstream};
+    keepalive 1024;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen {listen} backlog=4096;
+    location / {{
+      proxy_pass http://provider;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+def _sluice(place: Place) -> list[str]:
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    config = place.scratch / "sluice.yaml"
+    config.write_text(_SLUICE_CONFIG.format(digest=digest, upstream=place.upstream, alias=ALIAS, model=PROVIDER_MODEL))
+    return [sys.executable, "-m", "gateway", "serve", "-c", str(config), "--listen", place.listen]
+
+
+_SLUICE_CONFIG = """\
+tokens:
+  - {{name: bench, sha256: {digest}, models: ["*"]}}
+providers:
+  - name: mock
+    type: openai-compatible
+    base_url: http://{upstream}/v1
+    credentials: [{{name: main, api_key: "${{env:BENCH_PROVIDER_KEY}}"}}]
+model_aliases:
+  - {{from: {alias}, to: mock/{model}}}
+routes:
+  - name: bench
+    match: {{model: "mock/*"}}
+    targets: [mock/{model}]
+"""
+
+
+CONTENDERS = (
+    Contender("direct", "no proxy: the load generator and the mock provider alone", None),
+    Contender("nginx", "one worker, keep-alive on both sides, unbuffered, JSON access log", _nginx, needs="nginx"),
+    Contender(
+        "sluice",
+        "one worker with a token, an alias, a route, metrics and the access log",
+        _sluice,
+        ready_path="/readyz",
+        env=(("BENCH_PROVIDER_KEY", "sk-bench-provider"),),
+    ),
+)
