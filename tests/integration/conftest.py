@@ -1,0 +1,50 @@
+"""Gateways and providers for the tests over real sockets."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.gateway_process import TOKEN, Gateway, document, gateway
+
+StartGateway = Callable[..., Gateway]
+
+
+def _starter(running: contextlib.ExitStack, place: Path) -> StartGateway:
+    count = 0
+
+    def start(text: str, **options: Any) -> Gateway:
+        nonlocal count
+        count += 1
+        return running.enter_context(gateway(document(text), place / f"gateway-{count}", **options))
+
+    return start
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
+    """``start_gateway(text)``: a gateway with the access of the tests and the rest of its document from ``text``."""
+    with contextlib.ExitStack() as running:
+        yield _starter(running, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGateway]:
+    """The same, for a gateway that all tests of a module talk to."""
+    with contextlib.ExitStack() as running:
+        yield _starter(running, tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that presents the tests' token and neither retries nor decompresses."""
+    timeout = aiohttp.ClientTimeout(total=30)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=timeout, connector=connector, auto_decompress=False
+    ) as session:
+        yield session

