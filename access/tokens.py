@@ -121,7 +121,13 @@ def _api_token(token: Token) -> ApiToken:
     scope = Scope(token.scope)
     # `scope_metrics` opens `/metrics` alone, whatever `endpoints` says by default.
     grants = frozenset[Grant]() if scope is Scope.METRICS else frozenset(Grant(name) for name in token.endpoints)
-    return ApiToken(name=token.name, scope=scope, grants=grants, allows_model=GlobSet(token.models).matches)
+    return ApiToken(
+        name=token.name,
+        scope=scope,
+        grants=grants,
+        allows_model=GlobSet(token.models).matches,
+        any_model="*" in token.models,
+    )
 
 
 def _faults(tokens: tuple[Token, ...]) -> Iterator[Fault]:

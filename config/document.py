@@ -6,8 +6,8 @@ line and column, and no single call into C holds the interpreter's lock for long
 document is read in a thread without stopping the event loop.
 
 What YAML allows and a configuration does not, each told with its place and a mend: duplicate keys, keys that are
-not text, merge keys (`<<`, which YAML 1.2 does not have), tags, directives, several documents, and aliases that
-contain themselves or expand beyond :data:`MAX_ALIASED_VALUES`.
+not text, merge keys (`<<`, which YAML 1.2 does not have), tags, directives, several documents, disputed spellings
+(:mod:`config.spelling`), and aliases that contain themselves or expand beyond :data:`MAX_ALIASED_VALUES`.
 """
 
 import re
@@ -19,6 +19,7 @@ import yaml
 from yaml.events import (
     AliasEvent,
     CollectionStartEvent,
+    DocumentEndEvent,
     DocumentStartEvent,
     Event,
     MappingEndEvent,
@@ -30,6 +31,7 @@ from yaml.events import (
 
 from config.faults import AnyRemark, ConfigFaults, Fault, Path
 from config.scalars import Scalar, read_plain
+from config.spelling import Spelling
 
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
@@ -88,6 +90,11 @@ class Place(msgspec.Struct, gc=False):
     def items(self) -> "list[Place]":
         """Places of the entries of a list."""
         return self.inner if isinstance(self.inner, list) else []
+
+    def parts(self) -> "list[Place]":
+        """The places under it, two levels down: small parts of a large document."""
+        inner = [*self.keys.values(), *self.items]
+        return [part for place in inner for part in (*place.keys.values(), *place.items)]
 
     def find(self, path: Path) -> "tuple[Place, bool]":
         """The place of ``path``, and whether it is in the document; else that of its nearest ancestor."""
@@ -182,13 +189,18 @@ class _Reader:
 
     def read(self, text: str) -> tuple[Value, Place]:
         loader = _Loader(text)
+        self._spelling = Spelling(text)
         self._next = cast(Callable[[], Event], loader.get_event)
         try:
-            return self._document()
+            found = self._document()
         except yaml.MarkedYAMLError as error:
             self._stop(*_syntax_error(error, text.rstrip()))
         finally:
             loader.dispose()
+        tab = self._spelling.stray_tab()
+        if tab is not None:
+            self._stop(_position(text[:tab]), "a tab between values: indent and part with spaces")
+        return found
 
     def fault(self, line: int, column: int, message: str) -> None:
         self.faults.append(Fault((), message, self.file, line, column))
@@ -205,7 +217,10 @@ class _Reader:
         if event.version not in (None, (1, 2)) or event.tags:
             self._stop(_mark(event), "directives are not supported: remove the line that begins with `%`")
         value, place, _ = self._value(self._next(), 0)
-        self._next()  # the end of the document
+        event = self._next()
+        assert isinstance(event, DocumentEndEvent)
+        if event.explicit:
+            self._stop(_mark(event), "an end of the document is not supported: remove the line `...`")
         event = self._next()
         if not isinstance(event, StreamEndEvent):
             self._stop(_mark(event), "a second document begins here: keep one in a file, and use `include` for more")
@@ -214,6 +229,10 @@ class _Reader:
     def _value(self, event: Event, depth: int) -> tuple[Value, Place, int]:
         """The value that begins with ``event``, its place, and how many values it is made of."""
         line, column = _mark(event)
+        assert isinstance(event, ScalarEvent | AliasEvent | CollectionStartEvent)
+        dispute = self._spelling.dispute(event)
+        if dispute is not None:
+            self._stop((line, column), dispute)
         if isinstance(event, ScalarEvent):
             place = Place(self.file, line, column)
             value: Value = self._scalar(event, place)
@@ -221,7 +240,6 @@ class _Reader:
         elif isinstance(event, AliasEvent):
             return self._alias(event)
         else:
-            assert isinstance(event, CollectionStartEvent)
             if depth == MAX_DEPTH:
                 self._stop((line, column), f"nested more than {MAX_DEPTH} deep")
             if event.tag is not None:

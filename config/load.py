@@ -3,15 +3,12 @@
 Read → parse → merge includes → put references in place → validate → check → convert. Each step goes on past the
 faults of the one before where it can, so that one look at the list is enough to mend a file.
 
-Loading waits for files and takes time (some 0.5 s for 1,000 routes): call it in a thread. It gives up the
-interpreter's lock often enough that an event loop beside it goes on.
+Loading waits for files and takes time (some 0.5 s for 1,000 routes): call it in a thread. No step of it holds the
+interpreter's lock for more than some 5 ms, so that an event loop beside it goes on; `gateway/pauses.py` sees to the
+rest, which is the garbage collector's.
 """
 
-import gc
-import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 
 import msgspec
@@ -67,11 +64,6 @@ def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None
     Raises:
         RejectedConfig: every fault, each with file, line and column, in the order of the files.
     """
-    with _beside_an_event_loop():
-        return _load(path, env, files)
-
-
-def _load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None) -> LoadedConfig:
     root = FilePath(path).absolute()
     try:
         root_file = read_root(path)
@@ -104,29 +96,6 @@ def _load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | Non
         notices=_notices(document.place, substituted),
         place=document.place,
     )
-
-
-_SWITCH_SECONDS = 0.0005
-_loading = threading.Lock()
-
-
-@contextmanager
-def _beside_an_event_loop() -> Iterator[None]:
-    """Keep a load, which is half a second of computing, from delaying an event loop in another thread; one at a time.
-
-    Measured with 1,000 routes: without this the loop waits for up to 65 ms, mostly for full collections of garbage
-    (while a document is half read, its tens of thousands of values are all alive: walking them finds nothing), and
-    6 ms at each turn for the interpreter's lock; with it, 1 ms.
-    """
-    with _loading:
-        thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
-        gc.set_threshold(thresholds[0], thresholds[1], 1 << 30)
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        try:
-            yield
-        finally:
-            sys.setswitchinterval(interval)
-            gc.set_threshold(*thresholds)
 
 
 def _include_patterns(document: Document) -> tuple[str, ...]:

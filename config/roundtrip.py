@@ -14,7 +14,7 @@ from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from config.document import Value, parse
-from config.faults import ConfigFaults
+from config.faults import ConfigFaults, Fault
 from config.scalars import RULES
 
 
@@ -44,12 +44,18 @@ def read(data: bytes, file: str) -> CommentedMap:
     """The document of one file, to be edited in place.
 
     Raises:
-        ConfigFaults: what :func:`config.document.parse` finds.
+        ConfigFaults: what :func:`config.document.parse` finds; comments in places where they cannot be kept.
     """
     document = parse(data, file)
     if document.faults:
         raise ConfigFaults(document.faults)
-    loaded = roundtrip_yaml().load(data.decode())
+    try:
+        loaded = roundtrip_yaml().load(data.decode())
+    except NotImplementedError:  # of ruamel.yaml, about comments between a key and its block scalar
+        message = (
+            "a comment stands where it cannot be kept, such as before `|` or `>`: move it, or edit the file itself"
+        )
+        raise ConfigFaults([Fault((), message, file, 1, 1)]) from None
     return CommentedMap() if loaded is None else loaded
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 _log = logging.getLogger("sluice.config")
@@ -75,11 +74,6 @@ class SecretFiles:
                 self._values[path] = value
                 changed.append(path)
         return tuple(changed)
-
-    def retain(self, paths: Iterable[Path]) -> None:
-        """Forget every file but ``paths``: for when the generations that used others are gone."""
-        kept = set(paths)
-        self._values = {path: value for path, value in self._values.items() if path in kept}
 
 
 def _read(path: Path) -> str:

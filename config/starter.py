@@ -23,7 +23,7 @@ model_aliases:
 tokens:
   # Who may call: the SHA-256 of the token that the first run showed. Of another: printf %s TOKEN | sha256sum
   - name: first
-    sha256: {token_sha256}
+    sha256: "{token_sha256}"
     models: ["*"]
 
 management:

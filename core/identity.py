@@ -66,6 +66,8 @@ class ApiToken:
     scope: Scope = Scope.USER
     grants: frozenset[Grant] = frozenset({Grant.INFERENCE})
     allows_model: Callable[[str], bool] = field(default=lambda _model: False, compare=False, repr=False)
+    any_model: bool = False
+    """Whether it is open to every model, so that a request may leave the choice to the provider."""
 
 
 AuthContext = Anonymous | AdminKey | ApiToken

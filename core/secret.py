@@ -11,8 +11,8 @@ class Secret:
     """A handle on a secret text.
 
     The value is fetched at every :meth:`reveal`, so that a rotated file or vault entry serves the next
-    request without a reload. No rendering of the handle shows the value: ``str``, ``repr``, ``format``
-    and pickling give a mask or fail, and ``==`` is refused in favour of :meth:`matches`.
+    request without a reload. No rendering of the handle shows the value: ``str``, ``repr`` and ``format`` give
+    a mask, pickling and copying fail, and ``==`` tells handles apart, not values: these :meth:`matches` compares.
     """
 
     __slots__ = ("_read", "label")
@@ -33,7 +33,8 @@ class Secret:
 
     def matches(self, candidate: str) -> bool:
         """Whether ``candidate`` equals the current value, compared in constant time."""
-        return hmac.compare_digest(self._read().encode(), candidate.encode())
+        # A candidate may come off the wire with lone surrogates, which must not raise.
+        return hmac.compare_digest(_bytes(self._read()), _bytes(candidate))
 
     def __repr__(self) -> str:
         return f"Secret({self.label!r})"
@@ -49,3 +50,7 @@ class Secret:
 
     # Identity alone: an equality on values would invite comparisons that are not constant-time.
     __hash__ = object.__hash__
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -44,6 +44,10 @@ class Generation:
     def revision(self) -> str:
         return self.loaded.revision
 
+    def pieces(self) -> list[object]:
+        """What it mostly consists of, in small parts: for :func:`gateway.pauses.take_apart`."""
+        return [*self.loaded.place.parts(), *self.config.routes, *self.plane.router.parts()]
+
 
 class _Faults:
     """Collects the faults of several parts, so that all are told at once."""

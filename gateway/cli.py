@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 
 from access.admin_key import hash_admin_key, new_admin_key
+from config.checks import parse_listen
 from config.environment import environment
 from config.faults import ConfigFaults, render_path
 from config.json_schema import render_json_schema
 from config.load import load
 from gateway.build import build
 from gateway.explain import explain_command
-from gateway.listeners import split_address
 from gateway.resources import Resources
 from gateway.serve import ServeOptions, serve, write_starter
 from gateway.version import VERSION
@@ -256,7 +256,7 @@ def _schema(options: argparse.Namespace) -> int:
 def _health(options: argparse.Namespace) -> int:
     path = "/healthz" if options.live else "/readyz"
     try:
-        host, port = split_address(options.address)
+        host, port = parse_listen(options.address)
     except ValueError as error:
         print(f"sluice: {error}", file=sys.stderr)
         return USAGE

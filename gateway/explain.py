@@ -1,6 +1,7 @@
 """`./sluice explain`: the way of one request through the configuration, for people or as JSON."""
 
 import argparse
+import re
 
 import msgspec
 
@@ -11,6 +12,8 @@ from gateway.build import Generation
 from proxy import endpoints
 from routing.explain import Explanation
 from routing.plan import RouteQuery
+
+_QUERY_VALUE = re.compile(r"([?&][^=&]*=)[^&]*")
 
 
 class Dialled(msgspec.Struct, frozen=True):
@@ -62,12 +65,17 @@ def make_report(generation: Generation, query: RouteQuery) -> Report:
         Dialled(
             target.provider,
             target.model,
-            generation.plane.providers[target.provider].adapter.url(path),
+            masked(generation.plane.providers[target.provider].adapter.url(path)),
             generation.plane.pools.names(target.provider),
         )
         for target in targets
     )
     return Report(explanation, _allowed(generation, query), upstream, generation.revision)
+
+
+def masked(url: str) -> str:
+    """``url`` with every value of its query hidden: it is of the configuration, and may be a key."""
+    return _QUERY_VALUE.sub(r"\1…", url)
 
 
 def _allowed(generation: Generation, query: RouteQuery) -> bool | None:
@@ -107,7 +115,11 @@ def render(report: Report) -> str:
     lines.append(f"won         {f'route {explanation.route}' if explanation.route else explanation.step}")
     upstream = iter(report.upstream)
     for number, group in enumerate(explanation.groups):
-        title = f"{group.kind} ({group.strategy})" if number == 0 else f"fallback {number} for {group.kind} ({group.strategy})"
+        title = (
+            f"{group.kind} ({group.strategy})"
+            if number == 0
+            else f"fallback {number} for {group.kind} ({group.strategy})"
+        )
         lines.append(title)
         for target in group.targets:
             dialled = next(upstream)

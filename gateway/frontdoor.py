@@ -68,6 +68,17 @@ class FrontDoor(HTTPServerConnectionDelegate):
         return not self.management and path not in _PROBES
 
 
+def origin_form(start_line: RequestStartLine) -> RequestStartLine:
+    """A target in absolute form without its scheme and authority: a server must take both (RFC 9112 section 3.2.2)."""
+    if start_line.path.startswith("/"):
+        return start_line
+    scheme, separator, rest = start_line.path.partition("://")
+    if scheme.lower() not in ("http", "https") or not separator:
+        return start_line
+    slash = rest.find("/")
+    return start_line._replace(path=rest[slash:] if slash >= 0 else "/")
+
+
 class _Dispatch(HTTPMessageDelegate):
     """Waits for the head of a request, then steps aside."""
 
@@ -84,6 +95,7 @@ class _Dispatch(HTTPMessageDelegate):
         if self._door.draining():
             # Tornado has no public way to say so once the request has come.
             self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]  # noqa: SLF001  see above
+        start_line = origin_form(start_line)
         path = start_line.path.partition("?")[0]
         self._delegate = self._door.choose(path, self._server_conn, self._connection)
         return self._delegate.headers_received(start_line, headers)

@@ -8,6 +8,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
+from config.checks import parse_listen
 from gateway.frontdoor import FrontDoor
 
 _MAX_HEADER_BYTES = 64 * 1024
@@ -21,33 +22,24 @@ _ACCEPT_PAUSE_SECONDS = 0.1
 _log = logging.getLogger("sluice.server")
 
 
-class AddressInUse(Exception):
+class CannotListen(Exception):
     """The address cannot be listened on; the message says which and why."""
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[v6]:port`` as its parts.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"`{text}` is not an address: write host:port, such as 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def bind(address: str) -> list[socket.socket]:
     """Listening sockets, one a family, on ``address``.
 
     Raises:
-        AddressInUse: another program is there, or the address is not this machine's.
+        CannotListen: it is no address, not this machine's, or another program is there.
     """
-    host, port = split_address(address)
+    try:
+        host, port = parse_listen(address)
+    except ValueError as error:
+        raise CannotListen(f"cannot listen on `{address}`: {error}") from None
     try:
         return bind_sockets(port, host, backlog=_BACKLOG)
-    except (OSError, socket.gaierror) as error:
-        raise AddressInUse(f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
 
 
 def shown_address(sockets: list[socket.socket]) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 from config.faults import ConfigFaults, render_path
@@ -12,6 +11,7 @@ from config.sources import Sources
 from config.watch import SecretsChanged, Watcher
 from core.events import ConfigApplied, ConfigRejected
 from gateway.build import Generation, build
+from gateway.pauses import brief_pauses, keep_out_of_collections, take_apart
 from gateway.resources import Resources
 from management.dependencies import Refused, Reloaded
 from telemetry import logs
@@ -30,8 +30,6 @@ class Reloader:
         self._watcher: Watcher | None = None
         self.last: tuple[float, str, Reloaded | Refused] | None = None
         """Seconds since the epoch, trigger and outcome of the last attempt."""
-        self.on_swap: Callable[[Generation], None] = lambda _generation: None
-        """Told of each new generation, on the event loop."""
 
     def current(self) -> Generation:
         """The generation in force."""
@@ -69,7 +67,11 @@ class Reloader:
                 return self._refuse(refused, trigger)
             self._follow(generation.loaded.sources)
             changed = generation.revision != self.current().revision
-            return self._swap(generation, trigger, began, changed)
+            # What requests in flight still hold goes with the last of them instead.
+            pieces = self.current().pieces()
+            outcome = self._swap(generation, trigger, began, changed)
+            asyncio.get_running_loop().run_in_executor(None, take_apart, pieces)
+            return outcome
 
     async def watch(self) -> None:
         """Reload on every change of the documents and secret files, until cancelled."""
@@ -82,8 +84,9 @@ class Reloader:
                 await self.reload("watch")
 
     def _build(self) -> Generation:
-        loaded = load(self._path, self._resources.environment, self._resources.secret_files)
-        return build(loaded, self._resources)
+        with brief_pauses():
+            loaded = load(self._path, self._resources.environment, self._resources.secret_files)
+            return build(loaded, self._resources)
 
     def _follow(self, sources: Sources) -> None:
         # A refused document's own includes are watched too: its mend will come through them.
@@ -106,7 +109,7 @@ class Reloader:
             ConfigApplied(revision=generation.revision, trigger=trigger, duration_seconds=seconds)
         )
         _log.info("configuration %s is in force (%s, %.3f s)", generation.revision[:12], trigger, seconds)
-        self.on_swap(generation)
+        keep_out_of_collections()
         return outcome
 
     def _refuse(self, refused: ConfigFaults, trigger: str) -> Refused:

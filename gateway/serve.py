@@ -17,7 +17,7 @@ from access.tokens import RANDOM_BYTES, digest, new_token
 from config.faults import ConfigFaults
 from config.schema import Config
 from config.starter import starter_config
-from gateway.listeners import AddressInUse, bind, shown_address
+from gateway.listeners import CannotListen, bind, shown_address
 from gateway.resources import Resources
 from gateway.server import Server
 from gateway.workers import METRICS_DIR, Supervisor, follow_supervisor
@@ -95,7 +95,7 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     try:
         sockets = bind(options.listen or config.server.listen)
         management = bind(config.management.listen) if config.management.listen else []
-    except AddressInUse as error:
+    except CannotListen as error:
         await resources.close()
         print(f"sluice: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
 """One gateway process: start-up, what runs meanwhile, shutdown."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import signal
@@ -25,6 +26,8 @@ _log = logging.getLogger("sluice.server")
 
 # Connections taken from the backlog at the last moment need this long to bring their request.
 _LAST_REQUEST_SECONDS = 0.25
+# A client that takes nothing cannot be told anything: it is waited for no longer than this.
+_FAREWELL_SECONDS = 1.0
 
 
 class Server:
@@ -70,6 +73,11 @@ class Server:
         finally:
             for listener in self._listeners:
                 listener.stop_accepting()
+            # Before their connections close: each exchange that is cut tells its client so.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await resources.tasks.cancel()
+            for listener in self._listeners:
                 await listener.close()
             await resources.close()
             self._access_log.close()

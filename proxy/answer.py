@@ -6,9 +6,10 @@ import msgspec
 
 from core.errors import GatewayError, UpstreamCut, UpstreamError, UpstreamErrorEvent, UpstreamMalformed
 from core.usage import Usage
-from proxy.dialects.base import Dialect
+from proxy.dialects.base import Dialect, Ending
 from proxy.exchange import Exchange
 from proxy.relay import EventRelay, find_usage, rename
+from proxy.sse import first_with_data
 from transport.messages import UpstreamResponse
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
@@ -28,20 +29,10 @@ class Shape(Enum):
     OPAQUE = "opaque"
 
 
-class _Probe(msgspec.Struct):
-    error: object = None
-    type: str = ""
-    message: str = ""
-    code: object = None
-
-
-_PROBE = msgspec.json.Decoder(_Probe)
-
-
 class Answer:
     """An answer that has begun. What it has read before the commit point waits in ``held``."""
 
-    __slots__ = ("_expects_final", "_model", "dialect", "held", "relay", "response", "shape", "usage")
+    __slots__ = ("_ended", "_expects_final", "_model", "dialect", "held", "relay", "response", "shape", "usage")
 
     def __init__(
         self, response: UpstreamResponse, dialect: Dialect, shape: Shape, model: str | None, *, expects_final: bool
@@ -51,6 +42,7 @@ class Answer:
         With ``expects_final`` a stream that ends without its final event counts as cut, however politely it ends.
         """
         self.response = response
+        self._ended = False
         self._expects_final = expects_final
         self._model = model
         self.dialect = dialect
@@ -70,32 +62,54 @@ class Answer:
         elif self.shape is Shape.WHOLE:
             await self._whole()
         else:
-            self.held = await self.response.read()
+            self.held = await self._read()
+
+    async def _read(self) -> bytes:
+        """The next bytes of the provider's answer; ``b""`` at its end and ever after."""
+        if self._ended:
+            return b""
+        chunk = await self.response.read()
+        self._ended = not chunk
+        return chunk
 
     async def _first_event(self, relay: EventRelay) -> bytes:
         held = b""
-        while chunk := await self.response.read():
+        while chunk := await self._read():
             events = relay.feed(chunk)
             if not events:
                 continue
             held += events
-            data = first_data(events)
-            if data is not None:
-                error = stream_error(data)
-                if error is not None:
-                    raise UpstreamErrorEvent(error, events)
-                return held
-            if len(held) > MAX_ERROR_BYTES:
+            if self._is_output(held) or len(held) > MAX_ERROR_BYTES:
                 return held
         held += relay.end()
         if not held:
             raise UpstreamMalformed("the provider's stream ended before its first event")
+        self._is_output(held)
+        self._require_end(relay)
         return held
+
+    def _is_output(self, held: bytes) -> bool:
+        """Whether the first event that carries anything has come.
+
+        Raises:
+            UpstreamErrorEvent: it has, and is an error.
+        """
+        first = first_with_data(held)
+        if first is None:
+            return False
+        failure = self.dialect.failure(first)
+        if failure is not None:
+            raise UpstreamErrorEvent(failure, first)
+        return True
+
+    def _require_end(self, relay: EventRelay) -> None:
+        if self._expects_final and not relay.may_end:
+            raise UpstreamCut("the provider's stream ended before it was complete")
 
     async def _whole(self) -> None:
         pieces: list[bytes] = []
         size = 0
-        while chunk := await self.response.read():
+        while chunk := await self._read():
             pieces.append(chunk)
             size += len(chunk)
             if size > MAX_HELD_BYTES:
@@ -115,34 +129,44 @@ class Answer:
             UpstreamError: the answer broke; :meth:`fail` is then owed to the client.
             ClientGone: nobody is there to take it.
         """
-        relay, response = self.relay, self.response
+        relay = self.relay
         if relay is None:
-            while chunk := await response.read():
+            while chunk := await self._read():
                 await exchange.write(chunk)
         else:
-            while chunk := await response.read():
+            while chunk := await self._read():
                 events = relay.feed(chunk)
                 if events:
                     await exchange.write(events)
+            # An event without its blank line is written only where nothing of ours follows: that would run into it.
             rest = relay.end()
+            self._require_end(relay)
             if rest:
                 await exchange.write(rest)
-            if self._expects_final and not relay.final:
-                raise UpstreamCut("the provider's stream ended before it was complete")
         exchange.finish()
 
     async def fail(self, exchange: Exchange, error: GatewayError) -> None:
         """Let the client know that an answer under way broke.
 
-        A stream is told by an event that stands alone and then ends normally, unless its final event has passed.
+        A stream is told by an event that stands alone and then ends normally, unless its last event has passed.
         Any other body is cut: without its full length or final chunk the client sees it (RFC 9112 section 8).
         """
         if self.relay is None:
             await exchange.abort()
             return
-        if not (self._expects_final and self.relay.final):
+        if not self.relay.ended:
             await exchange.write(self.relay.break_off(self.dialect.error_event(error)))
         exchange.finish()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has come that the client was to get, whatever happens to the connection afterwards."""
+        return self.relay is not None and self.relay.ending is Ending.COMPLETE
+
+    @property
+    def failure(self) -> str | None:
+        """What the provider said inside the stream, where that went wrong by its own account."""
+        return None if self.relay is None else self.relay.failure
 
     def settled_usage(self) -> Usage | None:
         """The usage that was seen, once the answer has ended in whatever way."""
@@ -152,8 +176,8 @@ class Answer:
 def shape_of(response: UpstreamResponse, reads_answer: bool) -> Shape:
     """How an answer with this head is to be passed on. What is compressed cannot be read in passing."""
     essence = (response.headers.get("content-type") or "").partition(";")[0].strip().lower()
-    coding = response.headers.get("content-encoding")
-    if coding not in (None, "", "identity"):
+    coding = (response.headers.get("content-encoding") or "").strip().lower()
+    if coding not in ("", "identity"):
         return Shape.OPAQUE
     if essence == _SSE:
         return Shape.EVENTS
@@ -174,24 +198,3 @@ async def read_error(response: UpstreamResponse) -> bytes:
     finally:
         response.close()
     return body
-
-
-def first_data(events: bytes) -> bytes | None:
-    """The data of the first event that has any; None where there are only comments and bare fields."""
-    for line in events.splitlines():
-        if line.startswith(b"data:"):
-            return line[5:].strip()
-    return None
-
-
-def stream_error(data: bytes) -> str | None:
-    """The message when ``data`` is a provider's error event, else None."""
-    try:
-        probe = _PROBE.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    error = probe.error
-    if not error and probe.type != "error":
-        return None
-    message = error.get("message") if isinstance(error, dict) else error or probe.message
-    return f"the provider answered with an error: {str(message)[:300]}"

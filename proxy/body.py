@@ -29,7 +29,7 @@ class Document:
     Values are never re-encoded: what is not edited keeps its spelling, its order and its white space.
     """
 
-    __slots__ = ("_members", "data", "spans")
+    __slots__ = ("_members", "_starts", "data", "spans")
 
     def __init__(self, data: bytes) -> None:
         """Raises MalformedDocument, worded for the sender, when ``data`` is no JSON object with unique names."""
@@ -42,6 +42,8 @@ class Document:
             raise MalformedDocument(f"the body is not valid JSON: {error}") from None
         except RecursionError:
             raise MalformedDocument("the body is nested too deeply") from None
+        self._starts: dict[str, int] = {}
+        """Where each member begins, after the brace or comma before it."""
         self.spans = self._locate()
 
     def _locate(self) -> dict[str, Span]:
@@ -66,6 +68,7 @@ class Document:
             if separator is None or not data.startswith(value, start):
                 raise MalformedDocument(_TWICE)
             spans[name] = (start, end)
+            self._starts[name] = position
             position = separator.end()
             closed = separator[1] == b"}"
         if not closed:
@@ -85,34 +88,31 @@ class Document:
 
         ``replace`` maps names to JSON values. A name in both is replaced.
         """
-        names = list(self.spans)
-        gone = remove.intersection(names) - replace.keys()
-        if gone:
-            return self._rebuilt(replace, gone)
+        data = self.data
+        kept = [name for name in self.spans if name in replace or name not in remove]
+        added = [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
+        if len(kept) < len(self.spans):
+            # With members taken out there are commas to move.
+            members = [self._member(name, replace.get(name)) for name in kept]
+            return data[: data.index(b"{") + 1] + b",".join(members + added) + data[data.rindex(b"}") :]
         pieces: list[bytes] = []
         position = 0
         for name, (start, end) in self.spans.items():
             value = replace.get(name)
             if value is not None:
-                pieces += (self.data[position:start], value)
+                pieces += (data[position:start], value)
                 position = end
-        added = [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
         if added:
-            close = self.data.rindex(b"}")
-            pieces += (self.data[position:close], b"," if names else b"", b",".join(added))
+            close = data.rindex(b"}")
+            pieces += (data[position:close], b"," if kept else b"", b",".join(added))
             position = close
-        pieces.append(self.data[position:])
+        pieces.append(data[position:])
         return b"".join(pieces)
 
-    def _rebuilt(self, replace: Mapping[str, bytes], gone: frozenset[str] | set[str]) -> bytes:
-        # With members taken out there are commas to move; values still keep their spelling.
-        members = [
-            msgspec.json.encode(name) + b":" + replace.get(name, self.data[start:end])
-            for name, (start, end) in self.spans.items()
-            if name not in gone
-        ]
-        members += [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
-        return b"{" + b",".join(members) + b"}"
+    def _member(self, name: str, value: bytes | None) -> bytes:
+        """A member as it is spelled, with the white space before it, and with another value unless None."""
+        start, end = self.spans[name]
+        return self.data[self._starts[name] : end] if value is None else self.data[self._starts[name] : start] + value
 
 
 def text_member(document: Document, name: str) -> str | None:

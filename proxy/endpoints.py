@@ -120,8 +120,13 @@ def require(path: str, method: str) -> Endpoint:
     """
     endpoint = find(path)
     if endpoint is None:
-        raise UnknownPath(f"nothing is served at {method} {path}: see the list of paths in the documentation")
+        raise UnknownPath(f"nothing is served at {_shown(method, path)}: see the list of paths in the documentation")
     if method not in endpoint.methods:
         allowed = " or ".join(endpoint.methods)
-        raise MethodNotAllowed(f"{path} takes {allowed}, not {method}", endpoint.methods)
+        raise MethodNotAllowed(f"this path takes {allowed}, not {_shown(method, path)}", endpoint.methods)
     return endpoint
+
+
+def _shown(method: str, path: str) -> str:
+    # A client's text: long ones would only fill logs.
+    return f"{method[:32]} {path[:128]}"

@@ -29,6 +29,12 @@ from proxy.pipeline import Pipeline
 _BUFFER_BYTES = 64 * 1024
 """How much of a body waits for the pipeline before the client is made to wait."""
 
+_WRITE_BYTES = 256 * 1024
+"""What is written at once: the send clock runs for each such slice."""
+
+_WITHOUT_BODY = frozenset({204, 304})
+"""RFC 9110 sections 15.3.5 and 15.4.5."""
+
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
 """A refused body is taken and dropped up to these bounds, so that closing does not reset the refusal away."""
@@ -67,6 +73,7 @@ class DataPlaneDelegate(HTTPMessageDelegate):
             received_at=self._clock.monotonic(),
         )
         exchange = self._exchange = TornadoExchange(self._connection, head, self._plane)
+        exchange.needs_length = start_line.version == "HTTP/1.0"
         task = self._tasks.spawn(self._pipeline.run(exchange), name=exchange.request_id)
         exchange.on_close(task.cancel)
 
@@ -93,6 +100,8 @@ class TornadoExchange:
         self.started = False
         self.bytes_in = 0
         self.bytes_out = 0
+        self.needs_length = False
+        """HTTP/1.0 knows no chunks: an answer whose length is not stated ends with its connection."""
         self._connection = connection
         self._body_idle_seconds = plane.body_idle_seconds
         self._send_idle_seconds = plane.send_idle_seconds
@@ -175,18 +184,35 @@ class TornadoExchange:
 
     def start(self, status: int, headers: Sequence[tuple[str, str]], data: bytes = b"", *, complete: bool) -> None:
         self.started = True
-        self.bytes_out += len(data)
         fields = HTTPHeaders()
         for name, value in headers:
             fields.add(name, value)
-        if complete:
+        if complete and status not in _WITHOUT_BODY:
             fields["content-length"] = str(len(data))
+        if self.needs_length and "content-length" not in fields:
+            self._close_when_finished()
+        if self.head.method == "HEAD" or status in _WITHOUT_BODY:
+            # An answer to HEAD has the fields of the answer to GET and no body (RFC 9110 section 9.3.2).
+            data = b""
+        self.bytes_out += len(data)
         line = ResponseStartLine("HTTP/1.1", status, reason_phrases.get(status, "Unknown"))
         self._connection.write_headers(line, fields, data)
         if complete:
             self.finish()
 
+    def _close_when_finished(self) -> None:
+        # Tornado has no public way to say so once it has read the request, and would promise to keep the connection.
+        self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]  # noqa: SLF001  see above
+        self._connection._request_headers.pop("connection", None)  # type: ignore[attr-defined]  # noqa: SLF001  see above
+
     async def write(self, data: bytes) -> None:
+        if len(data) <= _WRITE_BYTES:
+            await self._write(data)
+            return
+        for start in range(0, len(data), _WRITE_BYTES):
+            await self._write(data[start : start + _WRITE_BYTES])
+
+    async def _write(self, data: bytes) -> None:
         if self.closed:
             raise ClientGone
         self.bytes_out += len(data)

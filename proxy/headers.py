@@ -1,5 +1,6 @@
 """Which header fields cross the gateway, in each direction."""
 
+import re
 from collections.abc import Collection
 
 from core.headers import Headers
@@ -35,6 +36,9 @@ _REQUEST_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "origin",
     "referer",
+    # Whose account of the provider is used: ours, whatever account the client may have.
+    "openai-organization",
+    "openai-project",
 }
 _REQUEST_DROPPED_PREFIXES = ("x-forwarded-", "x-sluice-", "sec-")
 
@@ -49,9 +53,13 @@ _ANSWER_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "server-timing",
     "www-authenticate",
+    "openai-organization",
+    "openai-project",
 }
 # Rate limits of our account at the provider, and what its content network adds.
 _ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-")
+# RFC 9110 section 5.5. Clients of HTTP let more pass than servers of it may send.
+_FIELD_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])\Z")
 
 
 def _named_by_connection(headers: Headers) -> frozenset[str]:
@@ -91,4 +99,5 @@ def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> li
         and name not in named
         and name not in drop
         and not name.startswith(_ANSWER_DROPPED_PREFIXES)
+        and _FIELD_VALUE.match(value) is not None
     ]

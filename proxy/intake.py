@@ -9,10 +9,9 @@ from core.errors import BodyTooLarge, GatewayError, InvalidRequest, UnsupportedM
 from proxy.body import Document, MalformedDocument, flag_member, text_member
 from proxy.endpoints import Endpoint, ModelRule
 from proxy.exchange import Exchange
-from proxy.multipart import PREFIX_BYTES, LaterFields, boundary_of, find_fields
+from proxy.multipart import PREFIX_BYTES, Field, FieldFinder, MalformedMultipart, boundary_of
 
 MAX_MODEL_LENGTH = 256
-TWICE = "the body names its `model` twice: name it once, before the file"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -41,13 +40,13 @@ class Upload:
     """A body too long to hold: its first bytes in memory, the rest read from the client when it is sent."""
 
     def __init__(
-        self, exchange: Exchange, prefix: bytes, length: int | None, limits: Limits, guard: LaterFields | None
+        self, exchange: Exchange, prefix: bytes, length: int | None, limits: Limits, models: FieldFinder | None
     ) -> None:
-        """``length`` is the whole body's, when the client stated it; ``guard`` watches what follows the prefix."""
+        """``length`` is the whole body's, when the client stated it; ``models`` has read the prefix, and reads on."""
         self._exchange = exchange
         self._prefix = prefix
         self._limits = limits
-        self._guard = guard
+        self._models = models
         self.length = length
         self.consumed = False
         """Whether bytes beyond the prefix were taken: then the body cannot be sent again."""
@@ -64,11 +63,12 @@ class Upload:
         self.consumed = True
         try:
             while piece := await self._exchange.read():
-                if self._exchange.bytes_in > self._limits.max_upload_bytes:
-                    raise _too_large(self._limits.max_upload_bytes, "server.max_upload_bytes")
-                if self._guard is not None and self._guard.found_in(piece):
-                    raise InvalidRequest(TWICE, param="model", code="invalid_multipart")
+                _require_upload_fits(self._exchange, self._limits)
+                if self._models is not None:
+                    _one_model(self._models, piece)
                 yield piece
+            if self._models is not None:
+                _one_model(self._models, b"")
         except GatewayError as failure:
             self.failure = failure
             raise
@@ -95,6 +95,28 @@ def _too_large(limit: int, key: str) -> BodyTooLarge:
     return BodyTooLarge(f"the request body is over {limit} bytes: send less, or raise `{key}`")
 
 
+def _require_upload_fits(exchange: Exchange, limits: Limits) -> None:
+    if exchange.bytes_in > limits.max_upload_bytes:
+        raise _too_large(limits.max_upload_bytes, "server.max_upload_bytes")
+
+
+def _one_model(models: FieldFinder, piece: bytes) -> Field | None:
+    """Read a ``piece`` of a multipart body, ``b""`` at its end; its model, once that has come whole.
+
+    A model named again further on would be taken by some providers instead of the one that is checked here.
+
+    Raises:
+        InvalidRequest: the body is malformed, or names several models.
+    """
+    try:
+        models.feed(piece) if piece else models.end()
+    except MalformedMultipart as fault:
+        raise InvalidRequest(str(fault), code="invalid_multipart") from None
+    if len(models.fields) > 1:
+        raise InvalidRequest("the body names its `model` twice: name it once", param="model", code="invalid_multipart")
+    return models.fields[0] if models.fields else None
+
+
 async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> Inbound:
     """Read what must be known of the request: a JSON body whole, of a multipart body the first 64 KiB.
 
@@ -102,7 +124,13 @@ async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -
         CallerError: the body is missing, malformed, over a limit, of a wrong type, or names no model.
     """
     head = exchange.head
-    content_type = (head.headers.get("content-type") or "").strip()
+    if not head.query.isascii():
+        raise InvalidRequest("the query has characters outside of ASCII: percent-encode them")
+    content_types = head.headers.get_all("content-type")
+    if len(content_types) > 1:
+        # Two opinions on what the body is: the provider may hold the other one.
+        raise UnsupportedMediaType("the request states several content types: send one")
+    content_type = content_types[0].strip() if content_types else ""
     essence = content_type.partition(";")[0].strip().lower()
     if head.method in ("GET", "DELETE"):
         raw = await _read_whole(exchange, limits)
@@ -124,6 +152,8 @@ async def _read_json(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> 
         document = Document(body)
     except MalformedDocument as fault:
         raise InvalidRequest(str(fault), code="invalid_json") from None
+    if endpoint.model is not ModelRule.NONE:
+        _require_one_spelling(document)
     model = checked_model(text_member(document, "model"), endpoint)
     return Inbound(
         model=model,
@@ -131,6 +161,17 @@ async def _read_json(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> 
         document=document,
         decoded=coding != "identity",
     )
+
+
+def _require_one_spelling(document: Document) -> None:
+    """Some providers match names whatever their case: they would take `Model` for the model.
+
+    Raises:
+        InvalidRequest: there is such a name.
+    """
+    for name in document.spans:
+        if len(name) == 5 and name != "model" and name.lower() == "model":
+            raise InvalidRequest(f"`{name}` is not a member: write `model`", param=name, code="invalid_model")
 
 
 def checked_model(model: str | None, endpoint: Endpoint) -> str | None:
@@ -211,38 +252,43 @@ def _decoder(coding: str, limit: int) -> _Inflate | None:
 
 
 async def _read_multipart(exchange: Exchange, endpoint: Endpoint, content_type: str, limits: Limits) -> Inbound:
-    boundary = boundary_of(content_type)
-    if boundary is None:
-        raise InvalidRequest("the multipart content type states no boundary", code="invalid_multipart")
     if exchange.head.headers.get("content-encoding") not in (None, "identity"):
         raise UnsupportedMediaType("a multipart body is taken without `content-encoding` only")
+    models: FieldFinder | None = None
+    if endpoint.model is not ModelRule.NONE:
+        try:
+            models = FieldFinder(boundary_of(content_type), "model")
+        except MalformedMultipart as fault:
+            raise InvalidRequest(str(fault), code="invalid_multipart") from None
     length = _stated_length(exchange)
     if length is not None and length > limits.max_upload_bytes:
         raise _too_large(limits.max_upload_bytes, "server.max_upload_bytes")
     prefix = b""
     whole = False
+    field: Field | None = None
     while len(prefix) < PREFIX_BYTES and not whole:
         piece = await exchange.read()
+        _require_upload_fits(exchange, limits)
         whole = not piece
         prefix += piece
-    if endpoint.model is ModelRule.NONE:
-        named, guard = [], None
-    else:
-        named = find_fields(prefix, boundary, b"model")
-        # A model named again further on would be taken by some providers instead of the one that is checked here.
-        guard = LaterFields(boundary, b"model")
-        if guard.count(prefix) > max(1, len(named)):
-            raise InvalidRequest(TWICE, param="model", code="invalid_multipart")
-        if not whole and (not named or named[0].end > PREFIX_BYTES):
-            raise InvalidRequest(
-                f"name the `model` within the first {PREFIX_BYTES} bytes: put its field before the file",
-                param="model",
-                code="missing_model",
-            )
-    text = named[0].value.decode("utf-8", "replace") if named else None
+        if models is not None:
+            field = _one_model(models, piece)
+    if models is not None and not whole and (field is None or field.end > PREFIX_BYTES):
+        raise InvalidRequest(
+            f"name the `model` within the first {PREFIX_BYTES} bytes: put its field before the file",
+            param="model",
+            code="missing_model",
+        )
     return Inbound(
-        model=checked_model(text, endpoint),
+        model=checked_model(None if field is None else _text(field), endpoint),
         raw=prefix if whole else None,
-        upload=None if whole else Upload(exchange, prefix, length, limits, guard),
-        model_span=(named[0].start, named[0].end) if named else None,
+        upload=None if whole else Upload(exchange, prefix, length, limits, models),
+        model_span=None if field is None else (field.start, field.end),
     )
+
+
+def _text(field: Field) -> str:
+    try:
+        return field.value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("`model` is not UTF-8", param="model", code="invalid_model") from None

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import quote
 
+import msgspec
+
 from access import permissions
 from access.identify import caller
 from core.clock import Clock
@@ -21,6 +23,7 @@ from core.errors import (
     UpgradeRefused,
     UpstreamAnswered,
     UpstreamError,
+    UpstreamErrorEvent,
     UpstreamMalformed,
     UpstreamTimeout,
 )
@@ -42,6 +45,14 @@ from routing.tries import Attempt, Tries, Verdict
 from transport.messages import Clocks
 
 _log = logging.getLogger("sluice.proxy")
+
+ONE_WRITE_BYTES = 256 * 1024
+"""A longer answer is sent piece by piece, as its client takes it."""
+
+FAREWELL_SECONDS = 1.0
+"""How long a stream that is cut at the end of draining has to take the event that says so."""
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Deadline:
@@ -82,11 +93,14 @@ class Pipeline:
         except GatewayError as error:
             await run.refuse(error)
         except ClientGone:
+            run.record.client_gone = True
             await exchange.abort()
         except asyncio.CancelledError:
-            await exchange.abort()
             if not exchange.closed:
+                # Not the client's doing: the time for draining is over.
+                await run.dismiss()
                 raise
+            run.record.client_gone = True
         except Exception:
             _log.exception("request %s failed in the gateway", exchange.request_id)
             await run.refuse(InternalError(f"the gateway failed; its log has the details under {exchange.request_id}"))
@@ -121,6 +135,7 @@ class _Run:
             self.complete(models.answer(plane, token, self.path, endpoint))
             return
 
+        record.reading_at = self.clock.monotonic()
         inbound = await read_inbound(exchange, endpoint, plane.limits)
         record.body_read_at = self.clock.monotonic()
         record.requested_model, record.stream = inbound.model, inbound.stream
@@ -153,8 +168,8 @@ class _Run:
     def _permit(self, token: ApiToken, endpoint: Endpoint, inbound: Inbound) -> None:
         if inbound.model is not None:
             permissions.require_model(token, inbound.model)
-        elif endpoint.model is ModelRule.OPTIONAL and not token.allows_model(""):
-            # Without a name the provider would choose one: only a token that is open to every model may leave it out.
+        elif endpoint.model is ModelRule.OPTIONAL and not token.any_model:
+            # Without a name the provider would choose one.
             raise PermissionDenied("name a `model`: this token is limited to some models", param="model")
         document = inbound.document
         if document is not None and endpoint.dialect == "openai-responses":
@@ -202,9 +217,8 @@ class _Run:
         record.provider, record.model, record.model_label = target.provider, target.model, target.label
         record.credential = attempt.credential
         timeouts = plan.timeouts[target.provider]
-        request = provider.adapter.prepare(
-            outbound.call(target.model, clocks_of(timeouts)), self.plane.pools.api_key(target.provider, attempt.credential)
-        )
+        api_key = self.plane.pools.api_key(target.provider, attempt.credential)
+        request = provider.adapter.prepare(outbound.call(target.model, clocks_of(timeouts)), api_key)
         record.attempt_started_at = self.clock.monotonic()
         if record.first_attempt_at is None:
             record.first_attempt_at = record.attempt_started_at
@@ -215,8 +229,8 @@ class _Run:
                 try:
                     if response.status >= 400:
                         raise provider.adapter.classify(response.status, response.headers, await read_error(response))
-                    if not 200 <= response.status < 300:
-                        raise UpstreamMalformed(f"the provider answered with status {response.status}: check `base_url`")
+                    if not (200 <= response.status < 300 or self._not_modified(response.status)):
+                        raise UpstreamMalformed(f"the provider answered with {response.status}: check `base_url`")
                     shown = shown_model(outbound.inbound.model, target.model)
                     shape = shape_of(response, endpoint.reads_answer)
                     answer = Answer(response, self.dialect, shape, shown, expects_final=endpoint.reads_answer)
@@ -225,8 +239,14 @@ class _Run:
                     response.close()
                     raise
         except TimeoutError:
+            if first_token is None:
+                raise
             raise UpstreamTimeout(f"no output within `first_token_seconds` ({first_token:g})") from None
         return answer
+
+    def _not_modified(self, status: int) -> bool:
+        # The answer to a condition of the client's own (RFC 9110 section 15.4.5).
+        return status == 304 and self.exchange.head.method == "GET"
 
     async def _relay(self, answer: Answer, deadline: Deadline) -> None:
         """Pass the answer on. From its head on there is no fallback: a failure is said in the stream."""
@@ -235,34 +255,59 @@ class _Run:
         try:
             if answer.shape is Shape.WHOLE:
                 record.upstream_ended_at = self.clock.monotonic()
-                self._start(answer)
+                await self._start(answer)
                 return
-            self._start(answer)
             try:
                 async with deadline:
+                    await self._start(answer)
                     await answer.deliver(exchange)
             except UpstreamError as error:
-                record.error = error
-                await answer.fail(exchange, error)
+                await self._broken(answer, error)
             except asyncio.CancelledError:
                 if not exchange.closed:
                     # Not the client's doing: the time for draining is over.
-                    record.error = Draining("the gateway is shutting down")
-                    await answer.fail(exchange, record.error)
+                    await self._farewell(answer)
                 raise
             finally:
                 record.upstream_ended_at = self.clock.monotonic()
         finally:
             record.usage = answer.settled_usage()
+            if record.error is None and answer.failure is not None:
+                record.error = UpstreamErrorEvent(answer.failure, b"")
             answer.response.close()
 
-    def _start(self, answer: Answer) -> None:
+    async def _broken(self, answer: Answer, error: GatewayError) -> None:
+        """Tell the client of an answer that broke under way, unless all that it was to get has come."""
+        if answer.complete:
+            self.exchange.finish()
+            return
+        self.record.error = error
+        await answer.fail(self.exchange, error)
+
+    async def _farewell(self, answer: Answer) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._broken(answer, _draining())
+        except TimeoutError:
+            # The client takes nothing; it is not waited for.
+            await self.exchange.abort()
+
+    async def _start(self, answer: Answer) -> None:
+        """Send the head and what is held: in one write, unless the client is to take it piece by piece."""
+        whole = answer.shape is Shape.WHOLE
+        at_once = len(answer.held) <= ONE_WRITE_BYTES
         # What is spliced or may end early has another length than the provider stated.
         drop = () if answer.shape is Shape.OPAQUE else ("content-length",)
         headers = forwarded_answer_headers(answer.response.headers, drop)
+        if whole and not at_once:
+            headers.append(("content-length", str(len(answer.held))))
         self.record.sent_at = self.clock.monotonic()
-        complete = answer.shape is Shape.WHOLE
-        self.exchange.start(answer.response.status, self._headers(headers), answer.held, complete=complete)
+        first = answer.held if at_once else b""
+        self.exchange.start(answer.response.status, self._headers(headers), first, complete=whole and at_once)
+        if not at_once:
+            await self.exchange.write(answer.held)
+            if whole:
+                self.exchange.finish()
 
     def _headers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """``headers`` and the gateway's own."""
@@ -299,6 +344,13 @@ class _Run:
                 headers.append(("upgrade", "HTTP/1.1"))
         exchange.start(record.status, self._headers(headers), body, complete=True)
 
+    async def dismiss(self) -> None:
+        """End an exchange for which there is no more time; one whose head was sent has been told already."""
+        if self.exchange.started:
+            await self.exchange.abort()
+        else:
+            await self.refuse(_draining())
+
     def complete(self, body: bytes) -> None:
         """Answer with JSON of the gateway's own."""
         self.record.status = 200
@@ -315,8 +367,21 @@ def clocks_of(timeouts: PlanTimeouts) -> Clocks:
 
 
 def relayed_body(error: GatewayError) -> bytes | None:
-    """The provider's own error answer where it explains the failure to the client: JSON, not about our credential."""
+    """The provider's own error answer where it explains the failure to the client.
+
+    It does when it is a whole JSON object (no more than a part may have come), and not about our credential.
+    """
     if not isinstance(error, UpstreamAnswered) or isinstance(error, CredentialsRejected):
         return None
     essence = (error.headers.get("content-type") or "").partition(";")[0].strip().lower()
-    return error.body if essence == "application/json" and error.body.lstrip()[:1] == b"{" else None
+    if essence != "application/json":
+        return None
+    try:
+        _OBJECT.decode(error.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return error.body
+
+
+def _draining() -> Draining:
+    return Draining("the gateway is shutting down: try again")

@@ -16,6 +16,7 @@ class Record:
         "attempt_started_at",
         "attempts",
         "body_read_at",
+        "client_gone",
         "credential",
         "endpoint",
         "error",
@@ -25,6 +26,7 @@ class Record:
         "model",
         "model_label",
         "provider",
+        "reading_at",
         "requested_model",
         "revision",
         "route",
@@ -51,7 +53,10 @@ class Record:
         self.attempts = 0
         self.status = CLIENT_CLOSED_STATUS
         self.error: GatewayError | None = None
+        self.client_gone = False
         self.usage: Usage | None = None
+        self.reading_at: float | None = None
+        """When the client's body was first waited for."""
         self.body_read_at: float | None = None
         self.first_attempt_at: float | None = None
         self.attempt_started_at: float | None = None
@@ -64,13 +69,18 @@ class Record:
     def overhead_seconds(self, now: float) -> float:
         """The gateway's own share so far: until the first attempt, and from the provider's first output to ours.
 
-        Pauses between attempts and the providers' own time are not in it.
+        Neither the time that the client takes to send its body, nor pauses between attempts, nor the providers' own
+        time are in it.
         """
-        started = self.body_read_at if self.body_read_at is not None else self.exchange.head.received_at
-        before = (self.first_attempt_at if self.first_attempt_at is not None else now) - started
-        if self.first_byte_at is None:
-            return max(0.0, before)
-        return max(0.0, before + (self.sent_at if self.sent_at is not None else now) - self.first_byte_at)
+        received_at = self.exchange.head.received_at
+        if self.reading_at is None:
+            return max(0.0, now - received_at)
+        share = self.reading_at - received_at
+        if self.body_read_at is not None:
+            share += (self.first_attempt_at if self.first_attempt_at is not None else now) - self.body_read_at
+        if self.first_byte_at is not None:
+            share += (self.sent_at if self.sent_at is not None else now) - self.first_byte_at
+        return max(0.0, share)
 
     def ended(self, now: float) -> RequestCompleted | RequestFailed:
         """The event that tells of this exchange."""
@@ -114,6 +124,6 @@ class Record:
     def _failure(self) -> tuple[str | None, str | None]:
         if self.error is not None:
             return self.error.client_code, self.error.message
-        if self.status == CLIENT_CLOSED_STATUS or self.exchange.closed:
+        if self.client_gone or self.exchange.closed:
             return "client_closed", "the client closed the connection"
         return None, None

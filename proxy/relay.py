@@ -5,50 +5,21 @@ import re
 import msgspec
 
 from core.usage import Usage
-from proxy.body import Document, MalformedDocument
-from proxy.dialects.base import Dialect
+from proxy.body import Document, MalformedDocument, Span
+from proxy.dialects.base import Dialect, Ending
+from proxy.sse import data_lines, end_of_first_event, end_of_whole_events, event_spans
 
 MAX_TAIL_BYTES = 1 << 20
 """An event that grows beyond this is passed on before its end is seen."""
 
+MAX_USAGE_BYTES = 16 * 1024
+"""A longer object is no usage."""
+
+_NAME = b'"model"'
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _BRACE = re.compile(rb"[{}]")
 _COUNTS = msgspec.json.Decoder(dict[str, object])
-
-
-def end_of_whole_events(buffer: bytes) -> int:
-    """Where the last whole event in ``buffer`` ends: just after its blank line; 0 where none is whole.
-
-    A line ends with CRLF, LF or CR (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
-    A CR at the very end may be half of a CRLF, so it ends nothing yet.
-    """
-    if buffer.endswith(b"\n\n"):
-        return len(buffer)
-    end = max(
-        _after(buffer, b"\n\n"),
-        _after(buffer, b"\n\r\n"),
-        _after(buffer, b"\r\r\n"),
-    )
-    if b"\r" in buffer:
-        end = max(end, _after_lone_cr(buffer, b"\r\r"), _after_lone_cr(buffer, b"\n\r"))
-    return end
-
-
-def _after(buffer: bytes, mark: bytes) -> int:
-    found = buffer.rfind(mark)
-    return 0 if found < 0 else found + len(mark)
-
-
-def _after_lone_cr(buffer: bytes, mark: bytes) -> int:
-    """Like :func:`_after`, for a ``mark`` whose final CR must be a line end of its own."""
-    found = len(buffer)
-    while (found := buffer.rfind(mark, 0, found)) >= 0:
-        end = found + len(mark)
-        if end < len(buffer) and buffer[end] != 0x0A:
-            return end
-        found = end - 1
-    return 0
 
 
 class EventRelay:
@@ -57,9 +28,11 @@ class EventRelay:
     The tail after the last blank line is held back, so that an event of our own, an error, stands alone when the
     provider's stream breaks. Where the client asked for another name than the provider knows, the ``model`` strings
     at the top level or under ``response`` are spliced. All other bytes are untouched, comments included.
+
+    An event over ``MAX_TAIL_BYTES`` is *torn*: passed on in pieces, of which only the first can be spliced.
     """
 
-    __slots__ = ("_dialect", "_model", "_tail", "_torn", "final", "usage")
+    __slots__ = ("_dialect", "_model", "_passed", "_tail", "_torn", "ending", "failure", "usage")
 
     def __init__(self, dialect: Dialect, model: str | None) -> None:
         """``model`` is the name to show the client, or None to leave the provider's."""
@@ -67,13 +40,29 @@ class EventRelay:
         self._model = None if model is None else msgspec.json.encode(model)
         self._tail = bytearray()
         self._torn = False
+        self._passed = b""
+        """The end of what has been passed on of a torn event: what is looked for may begin there."""
         self.usage: Usage | None = None
         """The last usage seen."""
-        self.final = False
-        """Whether an event after which the stream may rightly end has passed."""
+        self.ending = Ending.OPEN
+        """What the stream has said about its end."""
+        self.failure: str | None = None
+        """What the provider itself says went wrong, once an error event of its own has passed."""
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the stream is complete if it politely ends here."""
+        return self.ending is not Ending.OPEN or self.failure is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the provider has said its last word, so that none of ours may follow."""
+        return self.ending is Ending.COMPLETE or self.failure is not None
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that ``chunk`` completes, as the client gets them; ``b""`` where it completes none."""
+        if self._torn:
+            return self._feed_torn(chunk)
         tail = self._tail
         if tail:
             # A blank line is at most four bytes, so only the last three of the tail can be part of a new one.
@@ -84,29 +73,34 @@ class EventRelay:
                 return self._overflow()
             end += len(tail) - len(window)
             events, self._tail = bytes(tail[:end]), tail[end:]
-        else:
-            end = end_of_whole_events(chunk)
-            if end == len(chunk):
-                events = chunk
-            else:
-                self._tail += chunk[end:]
-                if end == 0:
-                    return self._overflow()
-                events = chunk[:end]
-        if self._torn:
-            # It begins with the rest of an event whose head went out already.
-            self._torn = False
-            self._observe(events)
-            return events
-        return self._read(events)
+            return self._read(events)
+        end = end_of_whole_events(chunk)
+        if end == len(chunk):
+            return self._read(chunk)
+        self._tail += chunk[end:]
+        return self._overflow() if end == 0 else self._read(chunk[:end])
 
     def _overflow(self) -> bytes:
-        if len(self._tail) <= MAX_TAIL_BYTES and not self._torn:
+        if len(self._tail) <= MAX_TAIL_BYTES:
             return b""
         self._torn = True
         piece = self._take_tail()
-        self._observe(piece)
-        return piece
+        self._passed = piece[-MAX_USAGE_BYTES:]
+        return self._read(piece)
+
+    def _feed_torn(self, chunk: bytes) -> bytes:
+        known = len(self._passed)
+        data = self._passed + chunk
+        end = end_of_first_event(data, max(0, known - 3))
+        if end == 0:
+            self._passed = data[-MAX_USAGE_BYTES:]
+            self._observe(data)
+            return chunk
+        self._observe(data[:end])
+        self._torn = False
+        self._passed = b""
+        rest = chunk[end - known :]
+        return chunk[: end - known] + (self.feed(rest) if rest else b"")
 
     def _take_tail(self) -> bytes:
         tail, self._tail = bytes(self._tail), bytearray()
@@ -115,9 +109,7 @@ class EventRelay:
     def end(self) -> bytes:
         """What is left when the provider's stream has ended properly: an event without its blank line."""
         tail = self._take_tail()
-        if self._torn or not tail:
-            return tail
-        return self._read(tail)
+        return self._read(tail) if tail else b""
 
     def break_off(self, event: bytes) -> bytes:
         """``event`` as the last one of a stream that broke: the held tail is dropped."""
@@ -129,12 +121,14 @@ class EventRelay:
             found = find_usage(events, self._dialect)
             if found is not None:
                 self.usage = found
-        if not self.final:
-            self.final = self._dialect.is_final(events)
+        if self.ending is not Ending.COMPLETE:
+            self.ending = max(self.ending, self._dialect.ending(events))
+        if self.failure is None:
+            self.failure = self._dialect.failure(events)
 
     def _read(self, events: bytes) -> bytes:
         self._observe(events)
-        if self._model is not None and b'"model"' in events:
+        if self._model is not None and _NAME in events:
             return rename_in_events(events, self._model)
         return events
 
@@ -145,74 +139,96 @@ def find_usage(data: bytes, dialect: Dialect) -> Usage | None:
     A quoted name followed by a colon is a member's name wherever it stands: inside a string its quotes would be escaped.
     """
     usage = None
-    for match in _USAGE.finditer(data):
-        text = _object_at(data, match.end())
-        if text is None:
-            continue
+    position = 0
+    while match := _USAGE.search(data, position):
+        start = match.end()
+        position = _object_end(data, start)
         try:
-            usage = dialect.usage(_COUNTS.decode(text))
+            usage = dialect.usage(_COUNTS.decode(data[start:position]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return usage
 
 
-def _object_at(data: bytes, start: int) -> bytes | None:
-    """The object that begins at ``start``. Usage objects hold numbers and objects, so that counting braces is enough."""
+def _object_end(data: bytes, start: int) -> int:
+    """Where the object that begins at ``start`` ends, or where it has grown too long for one of counts.
+
+    Usage objects hold numbers and objects, so that counting braces is enough.
+    """
+    limit = min(len(data), start + MAX_USAGE_BYTES)
     depth = 0
-    for brace in _BRACE.finditer(data, start):
+    for brace in _BRACE.finditer(data, start, limit):
         depth += 1 if brace[0] == b"{" else -1
         if depth == 0:
-            return data[start : brace.end()]
-    return None
+            return brace.end()
+    return limit
 
 
 def rename_in_events(events: bytes, model: bytes) -> bytes:
     """``events`` with the answer's own model strings replaced by the JSON string ``model``."""
     pieces: list[bytes] = []
     position = 0
-    for match in _MODEL.finditer(events):
-        if match.start() < position:
-            continue
-        line_start = events.rfind(b"\n", 0, match.start()) + 1
-        prefix = events[line_start : match.start()]
-        if prefix.count(b"{") == 1 and b"[" not in prefix:
-            # The usual case: the member stands at the top level before anything nested.
-            pieces += (events[position : match.start(1)], model)
-            position = match.end(1)
-            continue
-        line_end = events.find(b"\n", match.end())
-        line_end = len(events) if line_end < 0 else line_end
-        data_start = events.find(b"{", line_start, match.start())
-        if data_start < position:
-            # The line was dealt with at an earlier match.
-            continue
-        pieces += (events[position:data_start], rename(events[data_start:line_end], model))
-        position = line_end
+    for start, end in event_spans(events):
+        for found in _models_in_event(events, start, end):
+            pieces += (events[position : found[0]], model)
+            position = found[1]
     if not pieces:
         return events
     pieces.append(events[position:])
     return b"".join(pieces)
 
 
-def rename(document: bytes, model: bytes) -> bytes:
-    """A JSON answer with its ``model`` string, at the top level or under ``response``, replaced.
+def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
+    match = _MODEL.search(events, start, end)
+    if match is None:
+        return []
+    head = events[start : match.start()]
+    if (
+        # The usual case, told without parsing: the event is one line of data, and the member stands at its top level
+        # before anything nested.
+        head.startswith(b"data:")
+        and head.count(b"{") == 1
+        and not any(mark in head for mark in (b"[", b"\n", b"\r"))
+        and events.find(_NAME, match.end(), end) < 0
+        and not any(mark in events[match.end() : end] for mark in (b"\ndata", b"\rdata"))
+    ):
+        return [match.span(1)]
+    lines = data_lines(events, start, end)
+    spans = model_spans(b"\n".join(line.value for line in lines))
+    found: list[Span] = []
+    offset = 0  # of the line in the joined data; a string cannot go over its end
+    for line in lines:
+        after = offset + len(line.value) + 1
+        found += [(s - offset + line.start, e - offset + line.start) for s, e in spans if offset <= s < after]
+        offset = after
+    return found
 
-    Bytes that cannot be read are returned as they are: the client is owed the provider's answer in any case.
+
+def model_spans(document: bytes) -> list[Span]:
+    """Where a JSON answer states its ``model`` as a string, at the top level and under ``response``, in order.
+
+    None where the bytes cannot be read: the client is owed the provider's answer in any case.
     """
     try:
         outer = Document(document)
-        spans = []
-        if (outer.raw("model") or b"").startswith(b'"'):
-            spans.append(outer.spans["model"])
+        spans = _model_span(outer, 0)
         inner = outer.raw("response") or b""
         if inner.startswith(b"{"):
-            response = Document(inner)
-            if (response.raw("model") or b"").startswith(b'"'):
-                offset = outer.spans["response"][0]
-                start, end = response.spans["model"]
-                spans.append((offset + start, offset + end))
+            spans += _model_span(Document(inner), outer.spans["response"][0])
     except MalformedDocument:
-        return document
-    for start, end in sorted(spans, reverse=True):
+        return []
+    return sorted(spans)
+
+
+def _model_span(document: Document, offset: int) -> list[Span]:
+    if not (document.raw("model") or b"").startswith(b'"'):
+        return []
+    start, end = document.spans["model"]
+    return [(offset + start, offset + end)]
+
+
+def rename(document: bytes, model: bytes) -> bytes:
+    """A JSON answer with its ``model`` strings replaced by the JSON string ``model``."""
+    for start, end in reversed(model_spans(document)):
         document = document[:start] + model + document[end:]
     return document

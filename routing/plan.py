@@ -1,7 +1,8 @@
 """What routing is asked, and what it answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -13,6 +14,18 @@ Random = Callable[[], float]
 
 ANY = "*"
 """The label of a model name that no configured text stands for."""
+
+
+class CredentialPools(Protocol):
+    """What routing knows of credentials; :class:`credentials.pool.Pools` is one."""
+
+    def names(self, provider: str) -> tuple[str, ...]:
+        """The provider's credentials; never empty."""
+        ...
+
+    def choose(self, provider: str, exclude: Collection[str], now: float, random: Random) -> str | None:
+        """A credential that is neither in ``exclude`` nor cooling at ``now``; None: none is left."""
+        ...
 
 
 class RouteQuery(msgspec.Struct, frozen=True):

@@ -14,9 +14,9 @@ from routing.catalog import Catalog
 from routing.cooldown import Cooldowns
 from routing.explain import Explanation, explain
 from routing.groups import RouteGroups, compile_groups
-from routing.plan import ANY, Group, Plan, PlanTimeouts, Random, RouteQuery, Step, Target, split_target
+from routing.plan import ANY, CredentialPools, Group, Plan, PlanTimeouts, Random, RouteQuery, Step, Target, split_target
 from routing.rules import Rule, RuleSet
-from routing.tries import CredentialPools, Tries
+from routing.tries import Tries
 
 _OWNER = "sluice"
 _SHOWN = 128
@@ -135,6 +135,10 @@ class Router:
     def models(self) -> tuple[ListedModel, ...]:
         """What `GET /v1/models` shows: exact aliases, then the names in providers' `models`; the first one counts."""
         return self._listed
+
+    def parts(self) -> tuple[object, ...]:
+        """The compiled routes, of which a large router mostly consists; nothing to look into."""
+        return self._routes
 
     def _resolve_without_model(self, query: RouteQuery) -> Plan:
         if query.provider is not None:

@@ -23,7 +23,6 @@ A group takes at most `retry.attempts` attempts and is entered at most once: the
 from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from math import inf
-from typing import Protocol
 
 import msgspec
 
@@ -36,24 +35,12 @@ from core.errors import (
     UpstreamRateLimited,
 )
 from routing.cooldown import Cooldowns, Reason
-from routing.plan import Group, Plan, Random, Target
+from routing.plan import CredentialPools, Group, Plan, Random, Target
 from routing.strategies import STRATEGIES
 
 _Key = tuple[str, str | None]
 # `now + (until - now)` need not be `until` in floating point.
 _ROUNDING = 1e-6
-
-
-class CredentialPools(Protocol):
-    """What routing knows of credentials; :class:`credentials.pool.Pools` is one."""
-
-    def names(self, provider: str) -> tuple[str, ...]:
-        """The provider's credentials; never empty."""
-        ...
-
-    def choose(self, provider: str, exclude: Collection[str], now: float, random: Callable[[], float]) -> str | None:
-        """A credential that is neither in ``exclude`` nor cooling at ``now``; None: none is left."""
-        ...
 
 
 class Verdict(Enum):
@@ -399,13 +386,8 @@ class Tries:
     def __repr__(self) -> str:
         due = self._pending
         then = f"; next {due.target} in {due.wait_seconds:g} s" if due is not None else ""
-        tried = ", ".join(sorted(_name(key) for key in self._tried)) or "nothing"
+        tried = ", ".join(sorted("/".join(filter(None, key)) for key in self._tried)) or "nothing"
         return (
             f"<Tries: {self._last}{then}; attempt {self._number}, {self._in_group} of {self._plan.retry.attempts} "
             f"in group {self._place}, {len(self._queue)} groups left; tried {tried}>"
         )
-
-
-def _name(key: _Key) -> str:
-    provider, model = key
-    return f"{provider}/{model}" if model is not None else provider

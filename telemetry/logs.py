@@ -28,7 +28,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;\\]{4,}"), rf"\1 {_REDACTED}"),
     (
         re.compile(
-            rf"(?i)\b((?:x-)?(?:goog-)?api[-_]key|x-vault-token|client_secret|secret_id|password)({_SEPARATOR})(?!\[|\$\{{)"
+            # Behind a dot it is a path into the configuration (`credentials[0].api_key: …`): a fault's words follow.
+            rf"(?i)(?<!\.)\b((?:x-)?(?:goog-)?api[-_]key|x-vault-token|client_secret|secret_id|password)({_SEPARATOR})(?!\[|\$\{{)"
             r"[^\s\"',;&}\\]+"
         ),
         rf"\1\2{_REDACTED}",

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
 # Cheap to verify: what argon2 costs is not what these tests are about.
-_ADMIN_KEY_HASH = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(ADMIN_KEY)
+ADMIN_KEY_HASH = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(ADMIN_KEY)
 
 
 def sha256(text: str) -> str:
@@ -40,7 +40,7 @@ ACCESS = f"""\
 tokens:
   - {{name: tester, sha256: {sha256(TOKEN)}, models: ["*"], endpoints: [inference, files, batches, responses]}}
 management:
-  admin_key_hash: "{_ADMIN_KEY_HASH}"
+  admin_key_hash: "{ADMIN_KEY_HASH}"
 """
 """Who may call the gateways of the tests; the first part of each document."""
 
@@ -83,6 +83,7 @@ class Gateway:
         self._out = place / "out.log"
         self._err = place / "err.log"
         self._expected: list[str] = []
+        self._abandoned = False
 
     @property
     def url(self) -> str:
@@ -105,11 +106,13 @@ class Gateway:
 
     def log(self) -> list[dict[str, Any]]:
         """The records of the gateway's own log."""
-        return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
+        whole, _, _ = self.err.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def access_log(self) -> list[dict[str, Any]]:
-        """The lines of the access log; each is JSON or this raises."""
-        return [json.loads(line) for line in self.out.splitlines() if line.strip()]
+        """The lines of the access log; each line that is whole is JSON or this raises."""
+        whole, _, _ = self.out.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def expect_log(self, pattern: str) -> None:
         """Records of WARNING and above that match are wanted; others fail the test at the gateway's end."""
@@ -184,19 +187,27 @@ class Gateway:
         """As :meth:`wait`, while the test's own tasks go on."""
         return await asyncio.to_thread(self.wait, seconds)
 
+    def abandon(self) -> None:
+        """The test has ended it in no orderly way: its exit status is not looked at."""
+        self._abandoned = True
+
     def stop(self) -> None:
-        """SIGTERM, an orderly end, and a log without surprises."""
+        """SIGTERM, an orderly end, and a log without surprises.
+
+        Raises:
+            GatewayFailure: it was none, or there was one.
+        """
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         status = self.wait()
         loud = [
-            f"{record['level']} {record['logger']}: {record['event']}"
+            f"{record['level']} {record['logger']}: {record['event']}\n{record.get('exception', '')}"
             for record in self.log()
             if record["level"] not in ("debug", "info")
             and not any(re.search(pattern, str(record["event"])) for pattern in self._expected)
         ]
         other = [line for line in self.err.splitlines() if line.strip() and not line.startswith("{")]
-        if status != 0 or loud or other:
+        if (status != 0 and not self._abandoned) or loud or other:
             raise GatewayFailure("\n".join([f"exit status {status}", *loud, *other]))
 
 
@@ -252,10 +263,12 @@ def gateway(
     config: Path | None = None,
     extra: Mapping[str, str] | None = None,
     measured: bool = False,
+    arguments: Sequence[str] | None = None,
 ) -> Iterator[Gateway]:
     """Run a gateway with the configuration ``text`` until the block is left; its files are in ``place``.
 
-    ``config`` is a file that exists already, to be used instead of one with ``text``.
+    ``config`` is a file that exists already, to be used instead of one with ``text``; ``extra`` and ``measured`` are
+    those of :func:`environment`. With ``arguments`` the command line is these alone, and nothing is written before.
 
     Raises:
         GatewayFailure: it did not become ready; or, at the end, see :meth:`Gateway.stop`.
@@ -263,10 +276,13 @@ def gateway(
     place.mkdir(parents=True, exist_ok=True)
     if config is None:
         config = place / "config.yaml"
-        config.write_text(text)
+        if arguments is None:
+            config.write_text(text)
+    if arguments is None:
+        arguments = ("serve", "--config", str(config), "--listen", "127.0.0.1:0")
     with (place / "out.log").open("wb") as out, (place / "err.log").open("wb") as err:
         process = subprocess.Popen(
-            command("serve", "--config", config, "--listen", "127.0.0.1:0"),
+            command(*arguments),
             cwd=place,
             env=environment(extra, measured=measured),
             stdin=subprocess.DEVNULL,

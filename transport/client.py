@@ -57,7 +57,8 @@ class AiohttpClient:
     def __init__(self, limits: PoolLimits | None = None, tls: ssl.SSLContext | None = None) -> None:
         """``tls`` replaces the default context, which trusts the system's authorities."""
         self._limits = limits or PoolLimits()
-        self._tls = tls
+        # Made here, for reading the authorities takes tens of milliseconds that no request should wait for.
+        self._tls = tls or ssl.create_default_context()
         self._session: aiohttp.ClientSession | None = None
         self._answers: weakref.WeakSet[_Answer] = weakref.WeakSet()
         self._lines: _Lines = weakref.WeakKeyDictionary()
@@ -122,9 +123,8 @@ class AiohttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # Made late: aiohttp binds a session to the running loop.
         if self._session is None:
-            tls = self._tls or ssl.create_default_context()
             connector = aiohttp.TCPConnector(
-                ssl=tls,
+                ssl=self._tls,
                 limit=self._limits.connections,
                 limit_per_host=self._limits.connections_per_host,
                 keepalive_timeout=self._limits.keep_alive_seconds,

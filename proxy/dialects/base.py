@@ -1,10 +1,22 @@
 """What the pipeline asks of a wire format."""
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Protocol
 
 from core.errors import GatewayError
 from core.usage import Usage
+
+
+class Ending(IntEnum):
+    """What the events of a stream, so far, say about its end; it only ever grows."""
+
+    OPEN = 0
+    """More must come."""
+    ALLOWED = 1
+    """It may rightly end here, though more may come."""
+    COMPLETE = 2
+    """Its own last event has passed."""
 
 
 class Dialect(Protocol):
@@ -18,8 +30,12 @@ class Dialect(Protocol):
         """A whole SSE event, blank line included, that tells of a failure inside a stream."""
         ...
 
-    def is_final(self, events: bytes) -> bool:
-        """Whether ``events`` (whole events) hold the one after which a stream may rightly end."""
+    def ending(self, events: bytes) -> Ending:
+        """What ``events`` (whole events) say about the end of their stream."""
+        ...
+
+    def failure(self, events: bytes) -> str | None:
+        """What the provider says went wrong, when ``events`` (whole events) hold an error event; else None."""
         ...
 
     def usage(self, counts: Mapping[str, object]) -> Usage:
@@ -27,11 +43,15 @@ class Dialect(Protocol):
         ...
 
 
+_MOST = 1 << 53
+"""Counts beyond this are nonsense, and no reader of JSON elsewhere would take them whole (RFC 8259 section 6)."""
+
+
 def count(counts: Mapping[str, object], *names: str) -> int:
     """The first of ``names`` that is a whole number ≥ 0 in ``counts``; else 0."""
     for name in names:
         value = counts.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST:
             return value
     return 0
 

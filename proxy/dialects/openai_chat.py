@@ -11,11 +11,17 @@ import msgspec
 
 from core.errors import GatewayError
 from core.usage import Usage
-from proxy.dialects.base import count, nested
+from proxy.dialects.base import Ending, count, nested
+from proxy.sse import event_data, event_spans
 
-# `[DONE]`, or a choice that has its reason to stop (some compatible servers leave `[DONE]` out), or the provider's
-# own word that it failed: after that the stream needs no word of ours.
-_FINAL = re.compile(rb'^data: ?\[DONE\]|"finish_reason"\s*:\s*"|"error"\s*:\s*\{', re.MULTILINE)
+_DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
+# Some compatible servers leave `[DONE]` out: a choice that has its reason to stop may then be the last word.
+_REASON_TO_STOP = re.compile(rb'"finish_reason"\s*:\s*"')
+# A cheap look before anything is parsed. Azure has an `error` inside of `content_filter_results`, others send
+# `"error": null` with every chunk: only the parsed top level tells.
+_SUSPECT = re.compile(rb'"error"\s*:\s*[^\sn]|"type"\s*:\s*"(?:error|response\.failed)"|(?:\A|[\r\n])event: ?error\b')
+_NAMED_ERROR = re.compile(rb"(?:\A|[\r\n])event: ?error[\r\n]")
+_MAX_MESSAGE = 300
 
 
 class ErrorObject(msgspec.Struct):
@@ -31,20 +37,50 @@ class _ErrorBody(msgspec.Struct):
     error: ErrorObject
 
 
+class _Response(msgspec.Struct):
+    error: object = None
+
+
+class _Probe(msgspec.Struct):
+    error: object = None
+    type: object = None
+    message: object = None
+    response: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_PROBE = msgspec.json.Decoder(_Probe)
+_RESPONSE = msgspec.json.Decoder(_Response)
+
+
 class OpenAIChat:
     """The `openai-chat` dialect."""
 
     def error_body(self, error: GatewayError) -> bytes:
-        return msgspec.json.encode(
-            _ErrorBody(ErrorObject(error.message, error.kind, error.param, error.client_code))
-        )
+        return msgspec.json.encode(_ErrorBody(ErrorObject(error.message, error.kind, error.param, error.client_code)))
 
     def error_event(self, error: GatewayError) -> bytes:
         # The official SDKs raise on a data event whose object has an `error` member.
         return b"data: " + self.error_body(error) + b"\n\n"
 
-    def is_final(self, events: bytes) -> bool:
-        return _FINAL.search(events) is not None
+    def ending(self, events: bytes) -> Ending:
+        if b"[DONE]" in events and _DONE.search(events) is not None:
+            return Ending.COMPLETE
+        return Ending.OPEN if _REASON_TO_STOP.search(events) is None else Ending.ALLOWED
+
+    def failure(self, events: bytes) -> str | None:
+        # Both spellings of failing hold one of these words, and nearly no other event does.
+        if (b"error" not in events and b"response.failed" not in events) or _SUSPECT.search(events) is None:
+            return None
+        for start, end in event_spans(events):
+            data = event_data(events, start, end)
+            if data is None:
+                continue
+            message = _failure(data)
+            if message is None and _NAMED_ERROR.search(events, start, end) is not None:
+                message = data.decode("utf-8", "replace")
+            if message is not None:
+                return f"the provider answered with an error: {message[:_MAX_MESSAGE]}"
+        return None
 
     def usage(self, counts: Mapping[str, object]) -> Usage:
         return Usage(
@@ -52,3 +88,18 @@ class OpenAIChat:
             output_tokens=count(counts, "completion_tokens", "output_tokens"),
             cached_tokens=count(nested(counts, "prompt_tokens_details"), "cached_tokens"),
         )
+
+
+def _failure(data: bytes) -> str | None:
+    """The message of an error event's data: ``{"error": …}``, ``{"type": "error", …}`` or a failed response."""
+    try:
+        probe = _PROBE.decode(data)
+        error = probe.error
+        if not error and probe.type == "response.failed":
+            error = _RESPONSE.decode(probe.response).error or "the response failed"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not error and probe.type != "error":
+        return None
+    message = error.get("message") if isinstance(error, dict) else error or probe.message
+    return str(message)

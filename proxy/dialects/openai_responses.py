@@ -10,10 +10,10 @@ import msgspec
 
 from core.errors import GatewayError
 from core.usage import Usage
-from proxy.dialects.base import count, nested
+from proxy.dialects.base import Ending, count, nested
 from proxy.dialects.openai_chat import OpenAIChat
 
-_FINAL = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
+_LAST = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
 
 
 class _ErrorEvent(msgspec.Struct):
@@ -30,8 +30,8 @@ class OpenAIResponses(OpenAIChat):
         event = _ErrorEvent("error", error.client_code, error.message, error.param)
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
-    def is_final(self, events: bytes) -> bool:
-        return _FINAL.search(events) is not None
+    def ending(self, events: bytes) -> Ending:
+        return Ending.OPEN if _LAST.search(events) is None else Ending.COMPLETE
 
     def usage(self, counts: Mapping[str, object]) -> Usage:
         return Usage(

@@ -103,7 +103,7 @@ def _codes(body: bytes) -> tuple[str | None, str | None]:
     """``error.code`` and ``error.type`` of ``body``, where they are there and look like codes."""
     try:
         error = _envelopes.decode(body).error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None, None
     return _code(error.code), _code(error.type)
 

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.gateway_process import TOKEN, Gateway, document, gateway
+from tests.gateway_process import ACCESS, TOKEN, Gateway, document, gateway
 
 StartGateway = Callable[..., Gateway]
 
@@ -16,17 +16,20 @@ StartGateway = Callable[..., Gateway]
 def _starter(running: contextlib.ExitStack, place: Path) -> StartGateway:
     count = 0
 
-    def start(text: str, **options: Any) -> Gateway:
+    def start(text: str, *, access: str = ACCESS, **options: Any) -> Gateway:
         nonlocal count
         count += 1
-        return running.enter_context(gateway(document(text), place / f"gateway-{count}", **options))
+        return running.enter_context(gateway(document(text, access), place / f"gateway-{count}", **options))
 
     return start
 
 
 @pytest.fixture
 def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
-    """``start_gateway(text)``: a gateway with the access of the tests and the rest of its document from ``text``."""
+    """``start_gateway(text)``: a gateway with the access of the tests and the rest of its document from ``text``.
+
+    Its further arguments are ``access`` and those of :func:`tests.gateway_process.gateway`.
+    """
     with contextlib.ExitStack() as running:
         yield _starter(running, tmp_path)
 

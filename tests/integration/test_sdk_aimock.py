@@ -5,7 +5,6 @@ One gateway and one aimock serve the whole module; each test is one thing that a
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import openai
 import pytest

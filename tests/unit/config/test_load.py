@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from config.faults import ConfigFaults, Fault
 from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, FallbacksByKind, Target
 from core.secret import Secret
+from gateway.pauses import brief_pauses
 
 Write = Callable[..., Path]
 
@@ -199,7 +199,8 @@ def test_sources_name_everything_that_a_change_can_come_through(write: Write) ->
 def test_a_refused_document_names_its_sources_too(write: Write) -> None:
     root = write("include: ['conf.d/*']\nmanagement: {admin_key_hash: '${file:absent}'}")
     sources = refusal(root).sources
-    assert (("conf.d/*",), {root.parent / "absent"}) == (sources.includes, sources.secret_files)
+    assert ("conf.d/*",) == sources.includes
+    assert {root.parent / "absent"} == sources.secret_files
     assert 64 == len(sources.revision or "")
 
 
@@ -222,10 +223,8 @@ def test_a_literal_secret_loads_with_a_notice(write: Write, planted_secret: str)
     )
     loaded = load(root, {})
     assert planted_secret == loaded.config.providers[0].credentials[0].api_key.reveal()
-    assert [
-        f"{root}:1:68: providers[0].credentials[0].api_key: "
-        "a secret stands in the file itself: better a reference such as `${env:NAME}`"
-    ] == [str(notice) for notice in loaded.notices]
+    (notice,) = loaded.notices
+    assert f"{root}:1:68: providers[0].credentials[0].api_key: a secret stands in the file itself" in str(notice)
     assert planted_secret not in repr(loaded.config)
 
 
@@ -264,20 +263,22 @@ def routes_document(count: int) -> str:
 
 async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_than_20_ms(write: Write) -> None:
     path = write(routes_document(1000))
-    before = sys.getswitchinterval()
+
+    def load_as_a_reload_does() -> LoadedConfig:
+        with brief_pauses():
+            return load(path, {"KEY": "k"})
+
     worst = []
     for _ in range(3):  # the best of three: a busy machine delays every program on it
         lags = [0.0]
-        loading = asyncio.get_running_loop().run_in_executor(None, load, path, {"KEY": "k"})
+        loading = asyncio.get_running_loop().run_in_executor(None, load_as_a_reload_does)
         while not loading.done():
             began = time.perf_counter()
             await asyncio.sleep(0.001)
             lags.append(time.perf_counter() - began - 0.001)
-        loaded: LoadedConfig = await loading
-        assert 1000 == len(loaded.config.routes)
+        assert 1000 == len((await loading).config.routes)
         worst.append(max(lags))
     assert min(worst) < 0.020
-    assert before == sys.getswitchinterval()
 
 
 def test_a_thousand_faults_are_all_told(write: Write) -> None:

@@ -142,6 +142,7 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
         "the api key is missing",
         "model gpt-4o-mini of task-12 at 127.0.0.1:8080",
         "providers[0].credentials[0].api_key: ${env:OPENAI_API_KEY} is not set",
+        "config.yaml:4:9: providers[0].credentials[0].api_key: required: give the key as a reference",
         "a bearer of",
         "disk-usage high",
     ],

@@ -1,0 +1,326 @@
+"""A client without a socket, and a data plane whose providers are scripts: for tests of the proxy."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from access.address import TrustedProxies
+from access.tokens import TokenIndex
+from config.schema import Config
+from core.clock import Clock, SystemClock
+from core.errors import BodyTimeout
+from core.events import AttemptFailed, Event, Events, RequestCompleted, RequestFailed
+from core.headers import Headers
+from core.secret import Secret
+from credentials.pool import Pools
+from proxy.dataplane import BoundProvider, DataPlane
+from proxy.exchange import ClientGone, RequestHead
+from proxy.intake import Limits
+from proxy.pipeline import Pipeline
+from proxy.providers import build_adapter
+from routing.cooldown import Cooldowns
+from routing.router import Router
+from transport.messages import UpstreamRequest
+from transport.script import Head, Receive, Script, Send, Step
+from transport.scripted import ScriptedClient
+
+TOKEN = "sk-sluice-of-the-tests"
+LIMITED = "sk-sluice-limited"
+SHARED = "sk-sluice-shared"
+
+JSON = (("content-type", "application/json"),)
+SSE = (("content-type", "text/event-stream"),)
+DONE = b"data: [DONE]\n\n"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+TOKENS = [
+    {"name": "all", "sha256": sha256(TOKEN), "models": ["*"]},
+    {"name": "limited", "sha256": sha256(LIMITED), "models": ["gpt-*"]},
+    {
+        "name": "shared",
+        "sha256": sha256(SHARED),
+        "models": ["*"],
+        "endpoints": ["inference", "files", "batches", "responses"],
+    },
+]
+
+
+class MemoryExchange:
+    """A :class:`proxy.exchange.Exchange` whose client is the test. Holds the pipeline to the protocol's rules."""
+
+    def __init__(
+        self,
+        method: str = "POST",
+        path: str = "/v1/chat/completions",
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes | Sequence[bytes] = b"",
+        *,
+        query: str = "",
+        received_at: float = 0.0,
+        stalls: bool = False,
+    ) -> None:
+        """``body`` comes in the given pieces; one that ``stalls`` goes on after them, but nothing more comes."""
+        self.request_id = "req_1"
+        self.head = RequestHead(method, path, query, Headers.parse(headers), "192.0.2.1", received_at)
+        self.closed = False
+        self.started = False
+        self.bytes_in = 0
+        self.transcript: list[str] = []
+        """What was done to the client, call by call."""
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.pieces: list[bytes] = []
+        """What each call sent."""
+        self.sent = asyncio.Event()
+        """Set whenever something has been sent."""
+        self.takes = asyncio.Event()
+        """Cleared while the client takes nothing."""
+        self.takes.set()
+        self.gives_up = False
+        """Whether a client that takes nothing is given up at once, as by `send_idle_seconds`."""
+        self._stalls = stalls
+        self._body = [body] if isinstance(body, bytes) else list(body)
+        self._on_close: Callable[[], object] = lambda: None
+
+    @property
+    def bytes_out(self) -> int:
+        return len(self.body)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    @property
+    def ended(self) -> str:
+        """`finish`, `abort`, or empty."""
+        return self.transcript[-1] if self.transcript[-1:] in (["finish"], ["abort"]) else ""
+
+    def field(self, name: str) -> str | None:
+        """The only value of a field of the answer."""
+        values = [value for each, value in self.headers if each == name]
+        assert len(values) < 2, f"{name} is there {len(values)} times"
+        return values[0] if values else None
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        self._on_close = callback
+
+    def leave(self) -> None:
+        """The client goes."""
+        assert not self.ended
+        self.closed = True
+        self.takes.set()
+        self._on_close()
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        while self._body:
+            piece = self._body.pop(0)
+            self.bytes_in += len(piece)
+            if piece:
+                return piece
+        if self._stalls:
+            await asyncio.sleep(0.01)
+            raise BodyTimeout("nothing more of the body came for 0.01 s")
+        return b""
+
+    def start(self, status: int, headers: Sequence[tuple[str, str]], data: bytes = b"", *, complete: bool) -> None:
+        assert not self.started, "the head was sent twice"
+        assert not self.ended
+        self.started = True
+        self.status = status
+        self.headers = list(headers)
+        self._send(f"start {status}", data)
+        if complete:
+            self.headers.append(("content-length", str(len(data))))
+            self.transcript.append("finish")
+
+    async def write(self, data: bytes) -> None:
+        assert self.started, "body bytes came before the head"
+        assert not self.ended, f"body bytes came after {self.ended}"
+        assert data, "an empty write would end a chunked body"
+        if self.closed:
+            raise ClientGone
+        self._send("write", data)
+        if self.gives_up:
+            raise ClientGone
+        await asyncio.sleep(0)
+        await self.takes.wait()
+
+    def finish(self) -> None:
+        assert self.started
+        assert not self.ended, f"the answer was ended again after {self.ended}"
+        if not self.closed:
+            self.transcript.append("finish")
+
+    async def abort(self) -> None:
+        if not self.ended and not self.closed:
+            self.transcript.append("abort")
+
+    def _send(self, what: str, data: bytes) -> None:
+        self.transcript.append(what)
+        if data:
+            self.pieces.append(data)
+        self.sent.set()
+
+
+Steps = Script | Receive | Sequence[Step] | Callable[[UpstreamRequest], "Script | Receive | Sequence[Step]"]
+
+
+@dataclass
+class Provider:
+    """A provider that plays one script after the other, the last one for ever, and keeps what it was asked."""
+
+    name: str
+    scripts: list[Steps]
+    requests: list[UpstreamRequest] = field(default_factory=list)
+
+    def respond(self, request: UpstreamRequest) -> Script | Receive:
+        self.requests.append(request)
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        steps = script(request) if callable(script) else script
+        return steps if isinstance(steps, Script | Receive) else Script(tuple(steps))
+
+    @property
+    def last(self) -> UpstreamRequest:
+        return self.requests[-1]
+
+    @property
+    def body(self) -> bytes:
+        """The body of the last request."""
+        assert isinstance(self.last.body, bytes)
+        return self.last.body
+
+
+def answer(body: bytes, headers: Iterable[tuple[str, str]] = JSON, status: int = 200) -> tuple[Step, ...]:
+    """A whole answer in one piece."""
+    head = Head(status, Headers(headers))
+    return (head, Send(body)) if body else (head,)
+
+
+def stream(*steps: bytes | Step, headers: Iterable[tuple[str, str]] = SSE) -> tuple[Step, ...]:
+    """A stream: bytes are pieces of its body."""
+    return (Head(200, Headers(headers)), *(Send(step) if isinstance(step, bytes) else step for step in steps))
+
+
+class Plane:
+    """A pipeline with its providers and what it told."""
+
+    def __init__(
+        self,
+        *providers: Provider,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        **document: Any,
+    ) -> None:
+        """``document`` is merged over one that has each provider as `openai-compatible`, serving every model."""
+        entries = [
+            {
+                "name": provider.name,
+                "type": "openai-compatible",
+                "base_url": f"http://{provider.name}.test/v1",
+                "models": ["*"],
+                "credentials": [{"name": "main", "api_key": f"key-of-{provider.name}"}],
+            }
+            for provider in providers
+        ]
+        config = msgspec.convert(
+            {"providers": entries, "tokens": TOKENS, **document},
+            Config,
+            dec_hook=lambda _type, value: Secret.literal(value),
+        )
+        self.clock = clock if clock is not None else SystemClock()
+        self.events = Events()
+        self.told: list[Event] = []
+        self.events.subscribe(self.told.append)
+        self.cooldowns = Cooldowns(lambda _cooled: None)
+        pools = Pools(config.providers, self.cooldowns)
+        bound = {
+            entry.name: BoundProvider(build_adapter(entry), ScriptedClient(provider.respond))
+            for entry, provider in zip(config.providers, providers, strict=True)
+        }
+        self.plane = DataPlane(
+            revision="rev-1",
+            built_at=1_700_000_000.0,
+            limits=limits if limits is not None else Limits(1 << 20, 1 << 22),
+            tokens=TokenIndex(config.tokens),
+            router=Router(config, self.cooldowns, pools, lambda: 0.0),
+            pools=pools,
+            providers=bound,
+            trusted_proxies=TrustedProxies(),
+        )
+        self.pipeline = Pipeline(lambda: self.plane, self.events, self.clock)
+
+    async def run(self, exchange: MemoryExchange) -> MemoryExchange:
+        """Answer ``exchange`` to its end."""
+        exchange.head = msgspec.structs.replace(exchange.head, received_at=self.clock.monotonic())
+        await self.pipeline.run(exchange)
+        return exchange
+
+    async def post(
+        self,
+        body: object,
+        path: str = "/v1/chat/completions",
+        headers: Iterable[tuple[str, str]] = (),
+        *,
+        token: str | None = TOKEN,
+        **more: Any,
+    ) -> MemoryExchange:
+        """The answer to a JSON request; ``body`` is encoded unless it is bytes (or pieces of them)."""
+        content = body if isinstance(body, bytes | list | tuple) else msgspec.json.encode(body)
+        return await self.run(request(path, content, headers, token=token, **more))
+
+    async def get(self, path: str, *, token: str | None = TOKEN, **more: Any) -> MemoryExchange:
+        return await self.run(MemoryExchange("GET", path, authorized((), token), **more))
+
+    def begin(self, exchange: MemoryExchange) -> "asyncio.Task[None]":
+        """Answer ``exchange`` in a task that ends when its client goes, as the handlers do it."""
+        exchange.head = msgspec.structs.replace(exchange.head, received_at=self.clock.monotonic())
+        task = asyncio.get_running_loop().create_task(self.pipeline.run(exchange))
+        exchange.on_close(task.cancel)
+        return task
+
+    @property
+    def record(self) -> RequestCompleted | RequestFailed:
+        """What was told of the last exchange."""
+        last = self.told[-1]
+        assert isinstance(last, RequestCompleted | RequestFailed)
+        return last
+
+    @property
+    def attempts(self) -> list[str]:
+        """The failed attempts so far, one line each."""
+        return [
+            f"{told.number} {told.provider}/{told.model_label}: {told.error_code}, delivered {told.delivered}: {told.next}"
+            for told in self.told
+            if isinstance(told, AttemptFailed)
+        ]
+
+
+def authorized(headers: Iterable[tuple[str, str]], token: str | None = TOKEN) -> list[tuple[str, str]]:
+    return [*headers, *([] if token is None else [("authorization", f"Bearer {token}")])]
+
+
+def request(
+    path: str = "/v1/chat/completions",
+    body: bytes | Sequence[bytes] = b'{"model":"m"}',
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    token: str | None = TOKEN,
+    **more: Any,
+) -> MemoryExchange:
+    """A POST with the content type of JSON, unless ``headers`` name another."""
+    fields = list(headers)
+    if not any(name == "content-type" for name, _ in fields):
+        fields += JSON
+    return MemoryExchange("POST", path, authorized(fields, token), body, **more)

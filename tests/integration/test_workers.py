@@ -1,0 +1,141 @@
+"""Several workers on one listener: both serve, one metrics page for all, a dead one is replaced, all end together."""
+
+import asyncio
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.gateway_process import Gateway, until
+from tests.integration.conftest import StartGateway
+
+CONFIG = """
+    server: {workers: 2, drain_seconds: 10}
+    providers: [{name: echo, type: echo, options: {interval_seconds: 0.02}}]
+    model_aliases: [{from: probe, to: echo/first}]
+"""
+
+
+@pytest.fixture
+def gateway(start_gateway: StartGateway) -> Gateway:
+    running = start_gateway(CONFIG)
+    _await_workers(running)
+    return running
+
+
+def _await_workers(running: Gateway) -> None:
+    """Until both have said that they listen: one alone may answer /readyz."""
+    deadline = time.monotonic() + 10
+    while running.err.count("listening on") < 3:
+        assert time.monotonic() < deadline, running.err
+        time.sleep(0.02)
+
+
+def burst(gateway: Gateway, count: int) -> list[int]:
+    """The statuses of ``count`` requests, several at a time, each on its own connection."""
+    with ThreadPoolExecutor(8) as threads:
+        return [answer.status for answer in threads.map(lambda _: gateway.chat("probe"), range(count))]
+
+
+def cpu_ticks(pid: int) -> int:
+    """User and system time of a process (proc(5), stat's fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_both_serve_and_one_page_counts_all(gateway: Gateway) -> None:
+    first, second = gateway.workers()
+    before = cpu_ticks(first), cpu_ticks(second)
+    sent = 0
+    for _ in range(10):
+        assert {200} == set(burst(gateway, 60))
+        sent += 60
+        if cpu_ticks(first) > before[0] and cpu_ticks(second) > before[1]:
+            break
+    else:
+        raise AssertionError(f"one worker did nothing in {sent} requests")
+    # Whichever worker is asked, the page is the same.
+    assert [sent] * 6 == [gateway.metric("sluice_requests_total", status="200", token="tester") for _ in range(6)]
+    assert sent == gateway.metric("sluice_gateway_overhead_seconds_count")
+    assert 0 == gateway.metric("sluice_requests_in_flight")
+    assert 2 == gateway.metric("sluice_config_reloads_total", result="applied", trigger="start")
+
+
+def test_each_line_of_the_shared_access_log_is_whole(gateway: Gateway) -> None:
+    burst(gateway, 100)
+    time.sleep(0.3)
+    lines = gateway.access_log()
+    assert 100 == len(lines)
+    assert 100 == len({line["request_id"] for line in lines})
+
+
+async def test_a_killed_worker_is_replaced_and_its_counts_stay(gateway: Gateway) -> None:
+    gateway.expect_log("worker .* ended with status -9")
+    await asyncio.to_thread(burst, gateway, 40)
+    victim, other = gateway.workers()
+    os.kill(victim, signal.SIGKILL)
+    # The listener is the supervisor's: nobody is refused meanwhile.
+    assert {200} == set(await asyncio.to_thread(burst, gateway, 40))
+    await until(lambda: len(gateway.workers()) == 2 and victim not in gateway.workers(), 10)
+    assert other in gateway.workers()
+    await until(lambda: gateway.err.count("listening on") == 4, 10)
+    assert {200} == set(await asyncio.to_thread(burst, gateway, 40))
+    assert 120 == gateway.metric("sluice_requests_total", status="200")
+    assert 0 == gateway.metric("sluice_requests_in_flight")
+
+
+@pytest.mark.parametrize("how", ["watch", "api", "signal"])
+async def test_every_worker_reloads(gateway: Gateway, how: str) -> None:
+    text = gateway.config.read_text().replace("echo/first", "echo/second")
+    gateway.config.write_text(text)
+    if how == "api":
+        assert 200 == gateway.management("POST", "/api/v1/config/reload").status
+    elif how == "signal":
+        gateway.signal(signal.SIGHUP)
+    await until(lambda: gateway.err.count("is in force") >= 5)
+    await asyncio.sleep(0.1)
+    targets = {gateway.chat("probe").headers["x-sluice-target"] for _ in range(30)}
+    assert {"echo/second"} == targets
+    assert 1 == gateway.metrics().count('sluice_config_revision_info{revision="')
+
+
+async def test_sigterm_ends_all_after_their_streams(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    workers = gateway.workers()
+    words = " ".join(f"w{number}" for number in range(40))
+    body = {"model": "probe", "stream": True, "messages": [{"role": "user", "content": words}]}
+
+    async def stream(begun: asyncio.Event) -> bytes:
+        async with http.post(f"{gateway.base_url}/chat/completions", json=body) as answer:
+            await answer.content.readuntil(b"\n\n")
+            begun.set()
+            return await answer.read()
+
+    events = [asyncio.Event() for _ in range(8)]
+    streams = [asyncio.ensure_future(stream(event)) for event in events]
+    await asyncio.gather(*(event.wait() for event in events))
+    gateway.signal(signal.SIGTERM)
+    contents = await asyncio.gather(*streams)
+    assert all(content.endswith(b"data: [DONE]\n\n") for content in contents)
+    assert 0 == await gateway.ended()
+    assert not any(_runs(pid) for pid in workers)
+
+
+async def test_workers_end_when_their_supervisor_is_gone(gateway: Gateway) -> None:
+    gateway.expect_log("the supervisor is gone")
+    workers = gateway.workers()
+    gateway.process.kill()
+    await until(lambda: not any(_runs(pid) for pid in workers), 10, "the workers' end")
+    assert -signal.SIGKILL == gateway.process.wait()
+    gateway.abandon()
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there and no zombie (a container's first process need not reap)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
