@@ -11,6 +11,7 @@ from http.client import responses as reason_phrases
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
+    HTTPInputError,
     HTTPMessageDelegate,
     RequestStartLine,
     ResponseStartLine,
@@ -62,6 +63,9 @@ class DataPlaneDelegate(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
         assert isinstance(start_line, RequestStartLine)
+        if self._connection.stream.closed():  # type: ignore[attr-defined]  # not in the base class
+            # Tornado goes on with requests that were read before their client went; nobody is there to pay for them.
+            raise HTTPInputError("the client has gone")
         fields = Headers.parse(headers.get_all())
         path, _, query = start_line.path.partition("?")
         head = RequestHead(
@@ -115,6 +119,8 @@ class TornadoExchange:
         self._discarded = 0
         self._finished = False
         self._linger: asyncio.TimerHandle | None = None
+        self._written: asyncio.Future[None] | None = None
+        """Done when the client has taken what was written last; nothing more is written before."""
         connection.set_close_callback(self.client_gone)  # type: ignore[attr-defined]  # not in the base class
 
     # The client's side: called by the delegate.
@@ -196,7 +202,7 @@ class TornadoExchange:
             data = b""
         self.bytes_out += len(data)
         line = ResponseStartLine("HTTP/1.1", status, reason_phrases.get(status, "Unknown"))
-        self._connection.write_headers(line, fields, data)
+        self._written = self._connection.write_headers(line, fields, data)
         if complete:
             self.finish()
 
@@ -213,15 +219,20 @@ class TornadoExchange:
             await self._write(data[start : start + _WRITE_BYTES])
 
     async def _write(self, data: bytes) -> None:
+        await self._flush(self._send_idle_seconds)
         if self.closed:
             raise ClientGone
         self.bytes_out += len(data)
-        written = self._connection.write(data)
-        if written.done():
+        self._written = self._connection.write(data)
+        await self._flush(self._send_idle_seconds)
+
+    async def _flush(self, seconds: float) -> None:
+        """Wait until the client has taken what was written; one that does not within ``seconds`` is given up."""
+        if self._written is None or self._written.done():
             return
         try:
-            async with asyncio.timeout(self._send_idle_seconds):
-                await written
+            async with asyncio.timeout(seconds):
+                await self._written
         except TimeoutError:
             raise ClientGone from None
 
@@ -241,6 +252,10 @@ class TornadoExchange:
     async def abort(self) -> None:
         if self.closed or self._finished:
             return
+        try:
+            await self._flush(min(self._send_idle_seconds, _LINGER_SECONDS))
+        except ClientGone:
+            pass  # it takes nothing, not even this
         self._close_now()
 
     def _finish_connection(self) -> None:
@@ -249,6 +264,10 @@ class TornadoExchange:
         if not self._finished and not self.closed:
             self._finished = True
             self._connection.finish()
+            if self._written is not None and not self._written.done():
+                # Nobody waits for the end of an answer that is complete: a client that does not take it is cut.
+                timer = asyncio.get_running_loop().call_later(self._send_idle_seconds, self._close_now)
+                self._written.add_done_callback(lambda _: timer.cancel())
 
     def _close_now(self) -> None:
         if self._linger is not None:

@@ -7,7 +7,7 @@ import msgspec
 from core.usage import Usage
 from proxy.body import Document, MalformedDocument, Span
 from proxy.dialects.base import Dialect, Ending
-from proxy.sse import data_lines, end_of_first_event, end_of_whole_events, event_spans
+from proxy.sse import data_lines, end_of_first_event, end_of_whole_events, event_data, event_spans
 
 MAX_TAIL_BYTES = 1 << 20
 """An event that grows beyond this is passed on before its end is seen."""
@@ -20,6 +20,16 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _BRACE = re.compile(rb"[{}]")
 _COUNTS = msgspec.json.Decoder(dict[str, object])
+
+
+class _Holder(msgspec.Struct):
+    """What may hold the counts."""
+
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+    response: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_HOLDER = msgspec.json.Decoder(_Holder)
 
 
 class EventRelay:
@@ -118,9 +128,7 @@ class EventRelay:
 
     def _observe(self, events: bytes) -> None:
         if b'"usage"' in events:
-            found = find_usage(events, self._dialect)
-            if found is not None:
-                self.usage = found
+            self.usage = usage_in_events(events, self._dialect) or self.usage
         if self.ending is not Ending.COMPLETE:
             self.ending = max(self.ending, self._dialect.ending(events))
         if self.failure is None:
@@ -133,7 +141,33 @@ class EventRelay:
         return events
 
 
-def find_usage(data: bytes, dialect: Dialect) -> Usage | None:
+def usage_in_events(events: bytes, dialect: Dialect) -> Usage | None:
+    """The last usage that any of ``events`` states."""
+    usage = None
+    for start, end in event_spans(events):
+        if _USAGE.search(events, start, end) is not None:
+            # An event that is torn has no whole data; its counts may be whole all the same.
+            data = event_data(events, start, end) or events[start:end]
+            usage = find_usage(data, dialect) or usage
+    return usage
+
+
+def find_usage(document: bytes, dialect: Dialect) -> Usage | None:
+    """The usage of a JSON answer: at its top level or under ``response``; else the last one that stands anywhere.
+
+    The place counts: some providers break their usage down further on, into objects of the same name.
+    """
+    try:
+        holder = _HOLDER.decode(document)
+        counts = bytes(holder.usage)
+        if not counts.startswith(b"{"):
+            counts = bytes(_HOLDER.decode(holder.response).usage)
+        return dialect.usage(_COUNTS.decode(counts))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _usage_anywhere(document, dialect)
+
+
+def _usage_anywhere(data: bytes, dialect: Dialect) -> Usage | None:
     """The last usage object in ``data`` that can be read.
 
     A quoted name followed by a colon is a member's name wherever it stands: inside a string its quotes would be escaped.
@@ -179,14 +213,15 @@ def rename_in_events(events: bytes, model: bytes) -> bytes:
 
 
 def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
-    match = _MODEL.search(events, start, end)
-    if match is None:
+    if events.find(_NAME, start, end) < 0:
         return []
-    head = events[start : match.start()]
+    match = _MODEL.search(events, start, end)
+    head = b"" if match is None else events[start : match.start()]
     if (
         # The usual case, told without parsing: the event is one line of data, and the member stands at its top level
         # before anything nested.
-        head.startswith(b"data:")
+        match is not None
+        and head.startswith(b"data:")
         and head.count(b"{") == 1
         and not any(mark in head for mark in (b"[", b"\n", b"\r"))
         and events.find(_NAME, match.end(), end) < 0

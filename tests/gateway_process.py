@@ -11,8 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,12 @@ class Gateway:
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
         finally:
             connection.close()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A bare connection, for clients that behave as no client library does; it is reset in the end."""
+        async with connection(self.host, self.port) as both:
+            yield both
 
     def chat(self, model: str, content: str = "Hello, Sluice!", **members: object) -> Answer:
         """A chat completion."""
@@ -319,6 +325,16 @@ def _ready(running: Gateway) -> bool:
         return running.request("GET", "/readyz", key=None).status == 200
     except OSError:
         return False
+
+
+@asynccontextmanager
+async def connection(host: str, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection that is reset in the end, whatever it still had to write."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0, what: str = "it") -> float:

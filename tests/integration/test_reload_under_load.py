@@ -20,6 +20,7 @@ from core.tasks import Tasks
 from tests.gateway_process import Gateway, document, gateway, total
 
 EDITS = 200
+PATIENCE_SECONDS = 5.0
 STREAMS = 6
 WORDS = [f"word-{number}" for number in range(40)]
 """At 20 ms each a stream lasts through several reloads."""
@@ -36,6 +37,8 @@ routes:
 route_tests:
   - {{request: {{model: probe}}, expect: {{provider: echo, route: r{number}}}}}
 """
+
+PUBLIC_METRICS = "telemetry: {metrics: {public: true}}\n"
 
 
 def valid(number: int) -> str:
@@ -118,12 +121,13 @@ class Load:
                 await self._stream(body)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.failures.append(repr(error))
+                await asyncio.sleep(0.1)
             self.spanned += current() != before
 
     async def _stream(self, body: dict[str, object]) -> None:
         async with self.session.post(f"{self.running.base_url}/chat/completions", json=body) as answer:
             content = await answer.read()
-        said = "".join(re.findall(rb'"content":"(.*?)"', content)[number].decode() for number in range(len(WORDS) + 1))
+        said = b"".join(re.findall(rb'"content":"(.*?)"', content)).decode()
         if answer.status != 200 or not content.endswith(b"data: [DONE]\n\n") or said != " ".join(WORDS):
             self.failures.append(f"{answer.status} {content[-300:]!r}")
         self.revisions[answer.headers["x-sluice-revision"]] += 1
@@ -160,65 +164,89 @@ def plan() -> list[tuple[str, str | None]]:
     return list(zip(ways, faults, strict=True))
 
 
+@dataclass
+class Editor:
+    """Makes one edit after the other, and sees what each of them does."""
+
+    running: Gateway
+    session: aiohttp.ClientSession
+    file: Document
+    in_force: Shown
+    applied: set[str]
+    """Revisions that have been in force."""
+    number: int = 0
+    rejected: int = 0
+    waits: list[tuple[float, str]] = field(default_factory=list)
+    """How long each edit took to be in force or refused, and which it was."""
+
+    async def edit(self, way: str, kind: str | None) -> None:
+        self.number += 1
+        written = perf_counter()
+        name = f"edit {self.number}, {way}{kind and ', '}{kind or ''}"
+        if kind is None:
+            getattr(self.file, way)(valid(self.number) + PUBLIC_METRICS)
+            await self._comes_into_force(name)
+        else:
+            getattr(self.file, way)(PUBLIC_METRICS + INVALID[kind](self.number))
+            await self._is_refused(name)
+        self.waits.append((perf_counter() - written, name))
+
+    async def _comes_into_force(self, name: str) -> None:
+        began = perf_counter()
+        while (now := await shown(self.running, self.session)).target != f"echo/edit-{self.number}":
+            assert now == self.in_force, f"{name}: something else is in force"
+            assert perf_counter() - began < PATIENCE_SECONDS, f"{name} did not come into force"
+            await asyncio.sleep(0.01)
+        assert now.revision not in self.applied
+        self.in_force = now
+        self.applied.add(now.revision)
+
+    async def _is_refused(self, name: str) -> None:
+        began = perf_counter()
+        self.rejected += 1
+        while await reloads(self.running, self.session, "rejected") < self.rejected:
+            assert perf_counter() - began < PATIENCE_SECONDS, f"{name} was not reported"
+            await asyncio.sleep(0.01)
+        assert self.in_force == await shown(self.running, self.session), f"{name} has changed something"
+        # Each of its faults says where: file, line and column.
+        told = [record["event"] for record in self.running.log() if "configuration refused" in record["event"]]
+        assert told, f"{name} is not in the log"
+        assert re.search(rf"{re.escape(str(self.file.path))}:\d+:\d+: ", told[-1]), told[-1]
+
+
 @pytest.mark.timeout(150)
 async def test_200_edits_under_load_fail_no_request_and_cut_no_stream(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
     place = tmp_path / "etc"
     place.mkdir()
-    edited = Document(place / "config.yaml")
-    edited.rename(valid(0) + "telemetry: {metrics: {public: true}}\n")
+    file = Document(place / "config.yaml")
+    file.rename(valid(0) + PUBLIC_METRICS)
     tasks = Tasks()
     began = perf_counter()
-    with gateway("", tmp_path / "run", config=edited.path) as running:
+    with gateway("", tmp_path / "run", config=file.path) as running:
         running.expect_log("configuration refused|configuration in force stays")
-        number, in_force = 0, await shown(running, http)
-        assert "echo/edit-0" == in_force.target
-        applied = {in_force.revision}
-        rejected = 0
+        first = await shown(running, http)
+        assert "echo/edit-0" == first.target
+        editor = Editor(running, http, file, first, {first.revision})
         load = Load(running, http)
-        loads = [tasks.spawn(load.streams(lambda: number), f"load {each}") for each in range(STREAMS)]
-        waits = []
-        for number, (way, kind) in enumerate(plan(), 1):
-            write = getattr(edited, way)
-            tail = "telemetry: {metrics: {public: true}}\n"
-            written = perf_counter()
-            if kind is None:
-                write(valid(number) + tail)
-                while (now := await shown(running, http)).target != f"echo/edit-{number}":
-                    assert now == in_force, "something else is in force"
-                    assert perf_counter() - written < 5, f"edit {number} ({way}) did not come into force"
-                    await asyncio.sleep(0.01)
-                assert now.revision not in applied
-                in_force = now
-                applied.add(now.revision)
-            else:
-                write(tail + INVALID[kind](number))
-                rejected += 1
-                while await reloads(running, http, "rejected") < rejected:
-                    assert perf_counter() - written < 5, f"edit {number} ({way}, {kind}) was not reported"
-                    await asyncio.sleep(0.01)
-                assert in_force == await shown(running, http)
-                told = [record for record in running.log() if "configuration refused" in record["event"]]
-                assert f"{edited.path}:" in told[-1]["event"]
-            waits.append(perf_counter() - written)
-        load.stopping = True
-        await asyncio.gather(*loads)
-        # Each edit was told once, also after the fact.
-        assert (rejected, len(applied)) == (
-            await reloads(running, http, "rejected"),
-            await reloads(running, http, "applied"),
-        )
-        faults = [record["event"] for record in running.log() if "configuration refused" in record["event"]]
+        streams = [tasks.spawn(load.streams(lambda: editor.number), f"streams {each}") for each in range(STREAMS)]
+        try:
+            for way, kind in plan():
+                await editor.edit(way, kind)
+        finally:
+            load.stopping = True
+            await asyncio.gather(*streams)
+        # Each was told once, also after the fact.
+        assert editor.rejected == await reloads(running, http, "rejected")
+        assert len(editor.applied) == await reloads(running, http, "applied")
     assert [] == load.failures
-    assert rejected + len(applied) == EDITS + 1
-    # Each refusal says where: file, line and column.
-    assert all(re.search(r"config\.yaml:\d+:\d+: ", fault) for fault in faults), faults
-    assert load.revisions.keys() <= applied, "a stream was served by a configuration that was refused"
+    assert EDITS + 1 == editor.rejected + len(editor.applied)
+    assert load.revisions.keys() <= editor.applied, "a stream was served by a configuration that was refused"
     assert load.spanned > STREAMS * 5
-    waits.sort()
+    waits = sorted(editor.waits)
     print(
-        f"\n{EDITS} edits ({rejected} invalid) in {perf_counter() - began:.1f} s, in force or refused after "
-        f"{waits[len(waits) // 2] * 1000:.0f} ms (median), {waits[-1] * 1000:.0f} ms (most); "
+        f"\n{EDITS} edits ({editor.rejected} invalid) in {perf_counter() - began:.1f} s, in force or refused after "
+        f"{waits[EDITS // 2][0] * 1000:.0f} ms (median), {waits[-1][0] * 1000:.0f} ms (most: {waits[-1][1]}); "
         f"{load.revisions.total()} streams, {load.spanned} of them across a reload, {len(load.revisions)} revisions"
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import json
 import os
 import re
@@ -281,18 +280,25 @@ def test_a_websocket_for_responses_is_told_to_speak_http(gateway: Gateway) -> No
     assert "POST" in answer.json()["error"]["message"]
 
 
-async def test_an_upload_that_the_provider_refuses_early_is_answered(
-    gateway: Gateway, http: aiohttp.ClientSession, real: Provider
-) -> None:
+async def test_an_upload_that_the_provider_refuses_early_is_answered(gateway: Gateway, real: Provider) -> None:
     async def refuses(call: Call) -> None:
         await call.answer({"error": {"message": "Too big.", "code": "too_big"}}, 413, {"connection": "close"})
         await call.gone()
 
     real.behave = refuses
-    body = io.BytesIO(multipart("b0undary", file_part(bytes(4 * MEBIBYTE))))
-    headers = {"content-type": "multipart/form-data; boundary=b0undary", "x-sluice-provider": "real"}
-    async with asyncio.timeout(10), http.post(f"{gateway.base_url}/files", data=body, headers=headers) as answer:
-        assert (413, "too_big") == (answer.status, (await answer.json())["error"]["code"])
+    body = multipart("b0undary", file_part(bytes(4 * MEBIBYTE)))
+    head = [
+        "POST /v1/files HTTP/1.1",
+        "host: gateway",
+        f"authorization: Bearer {TOKEN}",
+        "x-sluice-provider: real",
+        "content-type: multipart/form-data; boundary=b0undary",
+        f"content-length: {len(body)}",
+    ]
+    async with asyncio.timeout(10), gateway.connect() as (reader, writer):
+        writer.write("\r\n".join([*head, "", ""]).encode() + body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        assert b"too_big" in await reader.readuntil(b"too_big")
 
 
 def test_paths_that_climb_are_not_served(gateway: Gateway) -> None:

@@ -15,11 +15,9 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.base import Ending
 from proxy.relay import MAX_TAIL_BYTES, EventRelay, find_usage
 
-settings.register_profile("relay", max_examples=150, deadline=None)
-settings.load_profile("relay")
-
 CHAT = DIALECTS["openai-chat"]
 ERROR = CHAT.error_event(UpstreamCut("the provider hung up"))
+few = settings(max_examples=60, deadline=None)
 PLACE = "\x00"
 """Stands for the answer's own model string."""
 
@@ -64,7 +62,8 @@ def dispatched(stream: bytes) -> list[bytes]:
 # Streams
 
 breaks = st.sampled_from([b"\n", b"\r\n", b"\r"])
-spaces = st.sampled_from(["", "", " ", "\t", "  ", "\n", " \n "])
+spaces = st.sampled_from(["", "", " ", "\t", "  "])
+spaces_and_breaks = st.sampled_from(["", "", " ", "\t", "\n", " \n "])
 names = st.text(max_size=4).filter(lambda name: name not in ("model", "response", "usage"))
 scalars = st.one_of(
     st.sampled_from(["1", "1.50", "-0", "1E400", "12345678901234567890123", "true", "null", '"\\u0000\\"model\\":\\"x\\""']),
@@ -88,7 +87,7 @@ counts = st.dictionaries(
 
 
 @st.composite
-def objects(draw: st.DrawFn, inner: bool = False) -> str:
+def objects(draw: st.DrawFn, spaces: st.SearchStrategy[str], inner: bool = False) -> str:
     """A JSON object as text, with its own model string (if it has one) as PLACE."""
     members = {json.dumps(name): draw(nested) for name in draw(st.lists(names, max_size=3, unique=True))}
     if draw(st.booleans()):
@@ -96,7 +95,7 @@ def objects(draw: st.DrawFn, inner: bool = False) -> str:
     if draw(st.booleans()):
         members['"usage"'] = draw(st.one_of(st.just("null"), counts.map(json.dumps)))
     if not inner and draw(st.integers(0, 3)) == 0:
-        members['"response"'] = draw(st.one_of(objects(inner=True), st.just('"x"')))
+        members['"response"'] = draw(st.one_of(objects(spaces, inner=True), st.just('"x"')))
     order = draw(st.permutations(list(members)))
     written = [
         f"{draw(spaces)}{name}{draw(spaces)}:{draw(spaces)}{members[name]}{draw(spaces)}" for name in order
@@ -117,26 +116,29 @@ class Stream:
 
 
 @st.composite
-def events(draw: st.DrawFn) -> bytes:
+def events(draw: st.DrawFn, spaces: st.SearchStrategy[str]) -> bytes:
     end = draw(breaks)
-
-    def line_end() -> bytes:
-        return draw(breaks) if mixed else end
-
     mixed = draw(st.booleans())
     written: list[bytes] = []
+
+    def add(line: bytes) -> None:
+        # An empty line after a lone CR may not end with LF alone: the two would be one line end.
+        joins = not line and written[-1:] == [b"\r"]
+        last = draw(breaks.filter(lambda each: each != b"\n" or not joins)) if mixed else end
+        written.extend((line, last))
+
     for kind in draw(st.lists(st.sampled_from(["comment", "event", "id", "blank"]), max_size=2)):
-        text = {"comment": b': {"model":"x"} ', "event": b"event: message", "id": b'id:"model":"x"', "blank": b""}[kind]
-        written += [text, line_end()]
-    data = draw(st.one_of(objects(), objects(), st.just("[1]"), st.just("plain"), st.just("{")))
+        add({"comment": b': {"model":"x"} ', "event": b"event: message", "id": b'id:"model":"x"', "blank": b""}[kind])
+    data = draw(st.one_of(objects(spaces), objects(spaces), st.just("[1]"), st.just("plain"), st.just("{")))
     for line in data.split("\n"):
-        written += [draw(st.sampled_from([b"data:", b"data: "])), line.encode(), line_end()]
-    return b"".join([*written, line_end()])
+        add(draw(st.sampled_from([b"data:", b"data: "])) + line.encode())
+    add(b"")
+    return b"".join(written)
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> Stream:
-    parts = draw(st.lists(events(), max_size=4))
+def streams(draw: st.DrawFn, spaces: st.SearchStrategy[str] = spaces_and_breaks) -> Stream:
+    parts = draw(st.lists(events(spaces), max_size=4))
     tail = draw(st.sampled_from([b"", b"data: [DONE]\n\n", b"data: [DONE]", b'data: {"half', b"\r", b"data: x\n"]))
     return Stream(b"".join(parts) + tail)
 
@@ -155,22 +157,26 @@ def relayed(pieces: list[bytes], model: str | None = None) -> bytes:
     return b"".join(relay.feed(piece) for piece in pieces) + relay.end()
 
 
+@few
 @given(anyhow, cuts)
 def test_any_cutting_of_a_stream_gives_its_bytes(stream: bytes, where: list[int]) -> None:
     assert stream == relayed(split(stream, where))
 
 
+@few
 @given(anyhow)
 def test_cut_into_single_bytes_it_gives_its_bytes(stream: bytes) -> None:
     assert stream == relayed([stream[at : at + 1] for at in range(len(stream))])
 
 
+@few
 @given(anyhow, cuts, st.integers(1, 80))
 def test_events_over_the_bound_give_their_bytes(stream: bytes, where: list[int], bound: int) -> None:
     with mock.patch("proxy.relay.MAX_TAIL_BYTES", bound):
         assert stream == relayed(split(stream, where))
 
 
+@few
 @given(anyhow, cuts)
 def test_only_whole_events_come_out_before_the_end(stream: bytes, where: list[int]) -> None:
     relay = EventRelay(CHAT, None)
@@ -181,23 +187,25 @@ def test_only_whole_events_come_out_before_the_end(stream: bytes, where: list[in
         assert out in ends
 
 
+@few
 @given(st.text("\r\nda: ", max_size=40).map(str.encode))
 def test_the_end_of_whole_events_is_that_of_the_grammar(buffer: bytes) -> None:
     assert max(boundaries(buffer), default=0) == sse.end_of_whole_events(buffer)
     assert min(boundaries(buffer), default=0) == sse.end_of_first_event(buffer)
 
 
+@few
 @given(anyhow)
 def test_events_are_told_apart_as_the_grammar_does(stream: bytes) -> None:
     spans = list(sse.event_spans(stream))
-    assert [*boundaries(stream), *([len(stream)] if stream and len(stream) not in boundaries(stream) else [])] == [
-        end for _, end in spans
-    ]
+    assert [0, *(end for _, end in spans)] == [*(start for start, _ in spans), len(stream)]
+    assert {end for _, end in spans[:-1]} <= set(boundaries(stream))
     whole = stream + b"\n\n"
     found = [sse.event_data(whole, start, end) for start, end in sse.event_spans(whole)]
     assert dispatched(whole) == [data for data in found if data is not None]
 
 
+@few
 @given(anyhow, cuts, st.integers(0, 1 << 16))
 def test_where_a_stream_breaks_the_error_event_stands_alone(stream: bytes, where: list[int], at: int) -> None:
     relay = EventRelay(CHAT, None)
@@ -210,6 +218,7 @@ def test_where_a_stream_breaks_the_error_event_stands_alone(stream: bytes, where
     assert got[:-1] == dispatched(stream)[: len(got) - 1]
 
 
+@few
 @given(anyhow, cuts, st.integers(0, 1 << 16), st.integers(1, 40))
 def test_where_a_torn_event_breaks_the_error_event_stands_alone_too(
     stream: bytes, where: list[int], at: int, bound: int
@@ -223,16 +232,18 @@ def test_where_a_torn_event_breaks_the_error_event_stands_alone_too(
     assert got[:-2] == dispatched(stream)[: len(got) - 2] or len(got) < 2
 
 
+@few
 @given(streams(), cuts, st.sampled_from(["fast", 'a"b\\', "größe", "\r\n"]))
 def test_with_an_alias_only_the_answers_own_model_differs(stream: Stream, where: list[int], alias: str) -> None:
     shown = json.dumps(alias, ensure_ascii=False).encode()
     assert stream.shown(shown) == relayed(split(stream.whole, where), alias)
 
 
-@given(streams(), cuts)
+@few
+@given(streams(spaces), cuts)
 def test_usage_found_is_usage_parsed(stream: Stream, where: list[int]) -> None:
     expected: Usage | None = None
-    for data in [*dispatched(stream.whole), *_tail(stream.whole)]:
+    for data in dispatched(stream.whole):
         try:
             event = json.loads(data)
         except ValueError:
@@ -242,13 +253,7 @@ def test_usage_found_is_usage_parsed(stream: Stream, where: list[int]) -> None:
     relay = EventRelay(CHAT, None)
     for piece in split(stream.whole, where):
         relay.feed(piece)
-    relay.end()
-    if b'"usage":\n' not in stream.whole:
-        assert _comparable(stream.whole, expected) == _comparable(stream.whole, relay.usage)
-
-
-def _tail(stream: bytes) -> list[bytes]:
-    return []
+    assert expected == relay.usage
 
 
 def _usages(event: object) -> list[dict[str, object]]:
@@ -264,10 +269,7 @@ def _usages(event: object) -> list[dict[str, object]]:
     return found
 
 
-def _comparable(stream: bytes, usage: Usage | None) -> Usage | None:
-    return usage
-
-
+@few
 @given(streams(), cuts)
 def test_what_is_told_of_the_end_does_not_depend_on_the_cutting(stream: Stream, where: list[int]) -> None:
     whole, pieces = EventRelay(CHAT, None), EventRelay(CHAT, None)
@@ -277,10 +279,11 @@ def test_what_is_told_of_the_end_does_not_depend_on_the_cutting(stream: Stream, 
     whole.end()
     pieces.end()
     assert (whole.ending, whole.failure, whole.usage) == (pieces.ending, pieces.failure, pieces.usage)
-    done = any(data == b"[DONE]" for data in dispatched(stream.whole + b"\n\n"))
-    assert done == (whole.ending is Ending.COMPLETE)
+    if b"[DONE]" in dispatched(stream.whole + b"\n\n"):
+        assert whole.ending is Ending.COMPLETE
 
 
+@few
 @given(st.binary(max_size=300))
 def test_any_bytes_pass(data: bytes) -> None:
     assert data == relayed([data])
@@ -292,7 +295,7 @@ def test_any_bytes_pass(data: bytes) -> None:
 
 def test_an_event_over_1_mib_passes_in_pieces_and_is_read_all_the_same() -> None:
     large = (
-        b'data: {"model":"provider-model","x":"' + b"y" * (MAX_TAIL_BYTES + 5) + b'","usage":{"prompt_tokens":7}}\n\n'
+        b'data: {"model":"provider-model","x":"' + b"y" * 2 * MAX_TAIL_BYTES + b'","usage":{"prompt_tokens":7}}\n\n'
     )
     after = b'data: {"model":"provider-model"}\r\n\r\n'
     stream = large + after + b"data: [DONE]\n\n"

@@ -1,0 +1,553 @@
+"""The data plane on Tornado's own HTTP server, over real sockets, byte by byte."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
+
+from core.headers import Headers
+from core.tasks import Tasks
+from proxy.handlers import DataPlaneDelegate
+from proxy.intake import Limits
+from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, Plane, Provider, answer, stream
+from transport.messages import UpstreamRequest
+from transport.script import Cut, Head, Receive, Script, Send, Stall
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * 1024
+
+
+class Served(HTTPServerConnectionDelegate):
+    """A plane on a socket."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.tasks = Tasks()
+        self._server = HTTPServer(self, chunk_size=64 * KIBIBYTE, max_body_size=1 << 40, idle_connection_timeout=5)
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        self.port: int = listening.getsockname()[1]
+        self._server.add_sockets([listening])
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        plane = self.plane
+        return DataPlaneDelegate(request_conn, "127.0.0.1", plane.pipeline, plane.plane, plane.clock, self.tasks)
+
+    @property
+    def connections(self) -> int:
+        return len(self._server._connections)
+
+    async def close(self) -> None:
+        self._server.stop()
+        await self._server.close_all_connections()
+        await self.tasks.cancel()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """``serve(*providers, **settings)``: settings of the plane itself, such as `body_idle_seconds`, are replaced."""
+    async with contextlib.AsyncExitStack() as open_ones:
+
+        def start(*providers: Provider, limits: Limits | None = None, **settings: Any) -> Served:
+            plane = Plane(*providers, limits=limits)
+            plane.plane = _replaced(plane.plane, settings)
+            served = Served(plane)
+            open_ones.push_async_callback(served.close)
+            return served
+
+        yield start
+
+
+def _replaced(plane: Any, settings: dict[str, Any]) -> Any:
+    fields = {name: getattr(plane, name) for name in plane.__slots__}
+    return type(plane)(**{**fields, **settings})
+
+
+class Client:
+    """A client that sends and reads what the test says."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = text.split("\r\n")
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        return int(first.split()[1]), fields
+
+    async def chunk(self) -> bytes:
+        size = int(await self.reader.readline(), 16)
+        data = await self.reader.readexactly(size)
+        assert b"\r\n" == await self.reader.readexactly(2)
+        return data
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """One whole answer."""
+        status, fields = await self.head()
+        if "content-length" in fields:
+            return status, fields, await self.reader.readexactly(int(fields["content-length"]))
+        body = b""
+        if fields.get("transfer-encoding") == "chunked":
+            while chunk := await self.chunk():
+                body += chunk
+        return status, fields, body
+
+    async def gone(self) -> bytes:
+        """What is left until the other side closes."""
+        return await self.reader.read()
+
+
+@contextlib.asynccontextmanager
+async def connected(served: Served, buffer_bytes: int | None = None) -> AsyncIterator[Client]:
+    link = socket.create_connection(("127.0.0.1", served.port))
+    if buffer_bytes is not None:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    reader, writer = await asyncio.open_connection(sock=link, limit=buffer_bytes or 64 * KIBIBYTE)
+    try:
+        async with asyncio.timeout(20):
+            yield Client(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def head(
+    method: str = "POST",
+    path: str = "/v1/chat/completions",
+    length: int | None = None,
+    version: str = "1.1",
+    token: str = TOKEN,
+    **fields: str,
+) -> bytes:
+    lines = [f"{method} {path} HTTP/{version}", "host: x", f"authorization: Bearer {token}"]
+    if method == "POST" and "content_type" not in fields:
+        lines.append("content-type: application/json")
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    if length is not None:
+        lines.append(f"content-length: {length}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def post(body: bytes = b'{"model":"m"}', **more: Any) -> bytes:
+    return head(length=len(body), **more) + body
+
+
+async def until(ready: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not ready():  # noqa: ASYNC110  what is waited for is seen from outside alone
+            await asyncio.sleep(0.002)
+
+
+# Framing and keep-alive
+
+
+async def test_a_whole_answer_has_its_length_and_the_connection_serves_the_next(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b'{"a":1}'), answer(b'{"b":2}')]))
+    async with connected(served) as client:
+        for expected in (b'{"a":1}', b'{"b":2}'):
+            await client.send(post())
+            status, fields, body = await client.answer()
+            assert (200, "7", expected) == (status, fields["content-length"], body)
+            assert fields["x-request-id"].startswith("req_")
+
+
+async def test_a_stream_is_chunked_event_by_event_and_the_connection_serves_the_next(serve: Serve) -> None:
+    served = serve(Provider("up", [stream(b"data: 1\n\n", b"data: 2\n\n", DONE)]))
+    async with connected(served) as client:
+        for _ in range(2):
+            await client.send(post())
+            status, fields = await client.head()
+            assert (200, "chunked") == (status, fields["transfer-encoding"])
+            assert [b"data: 1\n\n", b"data: 2\n\n", DONE, b""] == [await client.chunk() for _ in range(4)]
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    def named(request: UpstreamRequest) -> tuple[Any, ...]:
+        assert isinstance(request.body, bytes)
+        return answer(request.body)
+
+    served = serve(Provider("up", [named]))
+    bodies = [b'{"model":"m","n":%d}' % number for number in range(5)]
+    async with connected(served) as client:
+        await client.send(b"".join(post(body) for body in bodies) + head("GET", "/v1/nothing"))
+        assert bodies == [(await client.answer())[2] for _ in bodies]
+        assert 404 == (await client.answer())[0]
+
+
+async def test_a_chunked_body_in_small_pieces_is_read_whole(serve: Serve) -> None:
+    provider = Provider("up", [answer(b"{}")])
+    served = serve(provider)
+    body = b'{"model":"m","x":"%s"}' % (b"y" * 500)
+    async with connected(served) as client:
+        await client.send(head(transfer_encoding="chunked"))
+        for at in range(0, len(body), 100):
+            piece = body[at : at + 100]
+            await client.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+            await asyncio.sleep(0)
+        await client.send(b"0\r\n\r\n")
+        assert 200 == (await client.answer())[0]
+    assert body == provider.body
+
+
+async def test_the_answer_to_head_has_no_body_and_the_connection_goes_on(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(head("HEAD", "/v1/models") + head("GET", "/v1/models"))
+        status, fields = await client.head()
+        assert 405 == status
+        assert int(fields["content-length"]) > 0
+        assert 200 == (await client.answer())[0]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_that_has_no_body_states_no_length(serve: Serve, status: int) -> None:
+    served = serve(Provider("up", [(Head(status),)]))
+    async with connected(served) as client:
+        await client.send(head("GET", "/v1/files/f", token=SHARED, x_sluice_provider="up") * 2)
+        for _ in range(2):
+            got, fields = await client.head()
+            assert (status, None, None) == (got, fields.get("content-length"), fields.get("transfer-encoding"))
+
+
+async def test_the_end_of_a_stream_shows_to_a_client_of_http_1_0(serve: Serve) -> None:
+    served = serve(Provider("up", [stream(b"data: 1\n\n", DONE)]))
+    async with connected(served) as client:
+        await client.send(post(version="1.0", connection="keep-alive"))
+        status, fields = await client.head()
+        assert (200, None, None) == (status, fields.get("transfer-encoding"), fields.get("connection"))
+        assert b"data: 1\n\n" + DONE == await client.gone()
+
+
+async def test_a_client_of_http_1_0_may_keep_its_connection_where_the_length_is_stated(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        for _ in range(2):
+            await client.send(post(version="1.0", connection="keep-alive"))
+            status, fields, body = await client.answer()
+            assert (200, "keep-alive", b"{}") == (status, fields["connection"].lower(), body)
+
+
+async def test_a_cut_body_ends_without_its_final_chunk(serve: Serve) -> None:
+    served = serve(Provider("up", [(Head(200), Send(b"abc"), Cut())]))
+    async with connected(served) as client:
+        await client.send(post(path="/v1/audio/speech"))
+        assert 200 == (await client.head())[0]
+        assert b"3\r\nabc\r\n" == await client.gone()
+
+
+async def test_a_broken_stream_ends_with_its_error_event_and_final_chunk(serve: Serve) -> None:
+    served = serve(Provider("up", [stream(b"data: 1\n\n", Cut()), answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(post())
+        _, _, body = await client.answer()
+        assert body.startswith(b'data: 1\n\ndata: {"error":')
+        await client.send(post())
+        assert 200 == (await client.answer())[0]
+
+
+# Bodies that are refused or do not come
+
+
+async def test_a_large_upload_that_is_refused_early_gets_its_answer_and_no_reset(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]), limits=Limits(KIBIBYTE, KIBIBYTE))
+    body = b" " * (4 * MEBIBYTE)
+    async with connected(served) as client:
+        await client.send(head(length=len(body)))
+        assert 413 == (await client.head())[0]
+        # The client goes on to send, and reads afterwards as simple clients do.
+        await client.send(body)
+        error = msgspec.json.decode(await client.reader.readuntil(b"}}"))
+        assert "request_too_large" == error["error"]["code"]
+        await client.send(post())
+        assert 200 == (await client.answer())[0]
+
+
+async def test_a_chunked_upload_that_is_refused_while_it_comes_gets_its_answer(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]), limits=Limits(KIBIBYTE, KIBIBYTE))
+    async with connected(served) as client:
+        await client.send(head(transfer_encoding="chunked"))
+        for _ in range(32):
+            await client.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
+        await client.send(b"0\r\n\r\n")
+        assert 413 == (await client.answer())[0]
+
+
+async def test_a_refused_body_that_does_not_end_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.handlers._LINGER_SECONDS", 0.05)
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(head("POST", "/v1/nothing", length=9999) + b"some")
+        status, _, _ = await client.answer()
+        assert 404 == status
+        assert b"" == await client.gone()
+
+
+async def test_of_a_refused_body_only_so_much_is_taken(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.handlers._LINGER_BYTES", 100 * KIBIBYTE)
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(head("POST", "/v1/nothing", length=1 << 30))
+        assert 404 == (await client.answer())[0]
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                await client.send(b" " * 65536)
+
+
+async def test_a_client_that_goes_after_its_refusal_is_nobodys_loss(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(head("POST", "/v1/nothing", length=99) + b"some")
+        assert 404 == (await client.answer())[0]
+    await asyncio.sleep(0.02)
+    assert ["unknown_url"] == [getattr(told, "error_code", None) for told in served.plane.told[1:]]
+
+
+async def test_a_body_that_stalls_is_refused(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]), body_idle_seconds=0.05)
+    async with connected(served) as client:
+        await client.send(head(length=99) + b'{"model"')
+        status, _, body = await client.answer()
+        assert 408 == status
+        assert b"0.05 s" in body
+
+
+async def test_a_body_may_take_longer_than_its_pauses_may(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]), body_idle_seconds=0.2)
+    body = b'{"model":"m"}'
+    async with connected(served) as client:
+        await client.send(head(length=len(body)))
+        for at in range(len(body)):
+            await client.send(body[at : at + 1])
+            await asyncio.sleep(0.03)
+        assert 200 == (await client.answer())[0]
+
+
+async def test_a_client_that_goes_while_it_sends_is_recorded(serve: Serve) -> None:
+    provider = Provider("up", [answer(b"{}")])
+    served = serve(provider)
+    async with connected(served) as client:
+        await client.send(head(length=99) + b'{"model"')
+        await until(lambda: served.plane.told)
+    await until(lambda: len(served.plane.told) > 1)
+    assert ("client_closed", 499) == (served.plane.record.error_code, served.plane.record.status)
+    assert [] == provider.requests
+
+
+async def test_an_upload_is_taken_no_faster_than_the_provider_takes_it(serve: Serve) -> None:
+    release = asyncio.Event()
+    taken = 0
+
+    class Slow:
+        """A provider that takes one piece, and the rest when it is told to."""
+
+        async def send(self, request: UpstreamRequest) -> Any:
+            nonlocal taken
+            assert request.body is not None
+            assert not isinstance(request.body, bytes)
+            async for piece in request.body:
+                taken += len(piece)
+                await release.wait()
+            return await inner.send(msgspec.structs.replace(request, body=None))
+
+    served = serve(Provider("up", [answer(b"{}")]))
+    bound = served.plane.plane.providers["up"]
+    inner = bound.client
+    served.plane.plane.providers["up"] = type(bound)(bound.adapter, Slow())  # type: ignore[arg-type]
+    size = 4 * MEBIBYTE
+    async with connected(served) as client:
+        form = {"content_type": "multipart/form-data; boundary=b", "token": SHARED, "x_sluice_provider": "up"}
+        await client.send(head(path="/v1/files", length=size, **form))  # type: ignore[arg-type]
+        sending = asyncio.ensure_future(client.send(b"x" * size))
+        await until(lambda: taken)
+        await asyncio.sleep(0.1)
+        assert taken < 256 * KIBIBYTE
+        assert not sending.done() or client.writer.transport.get_write_buffer_size() > 0
+        release.set()
+        await sending
+        assert 200 == (await client.answer())[0]
+    assert size == taken == served.plane.record.bytes_in
+
+
+# Clients that leave or do not read
+
+
+async def test_a_client_that_goes_within_a_stream_cancels_it_at_once(serve: Serve) -> None:
+    served = serve(Provider("up", [stream(b"data: 1\n\n", Stall())]))
+    async with connected(served) as client:
+        await client.send(post())
+        await client.head()
+        await client.chunk()
+    started = asyncio.get_running_loop().time()
+    await until(lambda: len(served.plane.told) > 1)
+    assert asyncio.get_running_loop().time() - started < 0.1
+    assert ("client_closed", 200) == (served.plane.record.error_code, served.plane.record.status)
+    await until(lambda: not len(served.tasks))
+
+
+async def test_a_client_that_goes_before_the_answer_cancels_it(serve: Serve) -> None:
+    provider = Provider("up", [(Stall(),)])
+    served = serve(provider)
+    async with connected(served) as client:
+        await client.send(post())
+        await until(lambda: provider.requests)
+    await until(lambda: len(served.plane.told) > 1)
+    assert ("client_closed", 499) == (served.plane.record.error_code, served.plane.record.status)
+
+
+async def test_of_requests_in_advance_none_is_sent_on_once_the_client_has_gone(serve: Serve) -> None:
+    provider = Provider("up", [(Stall(),)])
+    served = serve(provider)
+    async with connected(served) as client:
+        await client.send(post() * 50)
+        await until(lambda: provider.requests)
+    await until(lambda: not served.connections)
+    assert 1 == len(provider.requests)
+    assert ["request.started", "request.failed"] == [told.name for told in served.plane.told]
+
+
+def flood(count: list[int]) -> Callable[[UpstreamRequest], Script]:
+    piece = b"data: " + b"x" * 65536 + b"\n\n"
+
+    def steps() -> Any:
+        yield Head(200, Headers(SSE))
+        for _ in range(400):
+            count[0] += 1
+            yield Send(piece)
+        yield Send(DONE)
+
+    return lambda _request: Script(steps())
+
+
+async def test_a_client_that_does_not_take_a_complete_answer_is_cut(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b'"' + b"x" * 250 * KIBIBYTE + b'"')]), send_idle_seconds=0.1)
+    async with connected(served, buffer_bytes=4096) as client:
+        # So many answers that the buffers of the system are full.
+        await client.send(post() * 200)
+        await client.head()
+        await until(lambda: not served.connections)
+    assert len(served.plane.told) < 400
+
+
+async def test_what_was_written_before_a_cut_arrives(serve: Serve) -> None:
+    piece = b"x" * 200_000
+    served = serve(Provider("up", [(Head(200), *[Send(piece)] * 40, Cut())]))
+    async with connected(served, buffer_bytes=128 * KIBIBYTE) as client:
+        await client.send(post(path="/v1/audio/speech"))
+        await client.head()
+        await asyncio.sleep(0.1)
+        assert 40 * len(piece) == (await client.gone()).count(b"x")
+
+
+@pytest.mark.parametrize("shape", ["stream", "whole"])
+async def test_a_client_that_takes_nothing_is_given_up(serve: Serve, shape: str) -> None:
+    provider = Provider("up", [flood([0])] if shape == "stream" else [answer(b'"' + b"x" * (30 * MEBIBYTE) + b'"')])
+    served = serve(provider, send_idle_seconds=0.1)
+    async with connected(served, buffer_bytes=4096) as client:
+        await client.send(post())
+        await client.head()
+        await until(lambda: len(served.plane.told) > 1)
+        assert ("request.failed", "client_closed") == (served.plane.record.name, served.plane.record.error_code)
+        assert served.plane.record.bytes_out < 20 * MEBIBYTE
+
+
+async def test_a_slow_client_holds_the_provider_back_and_gets_it_all(serve: Serve) -> None:
+    count = [0]
+    served = serve(Provider("up", [flood(count)]))
+    async with connected(served, buffer_bytes=128 * KIBIBYTE) as client:
+        await client.send(post())
+        await client.head()
+        await asyncio.sleep(0.2)
+        held = count[0]
+        assert held < 150
+        total = 0
+        while chunk := await client.chunk():
+            total += len(chunk)
+    assert 400 * (65536 + 8) + len(DONE) == total
+    assert "request.completed" == served.plane.record.name
+
+
+async def test_a_large_answer_arrives_whole_and_the_connection_goes_on(serve: Serve) -> None:
+    body = b'"' + bytes(range(97, 123)) * 100_000 + b'"'
+    served = serve(Provider("up", [answer(body)]))
+    async with connected(served) as client:
+        for _ in range(2):
+            await client.send(post())
+            assert body == (await client.answer())[2]
+
+
+async def test_a_task_that_ends_without_an_answer_leaves_the_connection_to_be_closed(serve: Serve) -> None:
+    served = serve(Provider("up", [(Stall(),)]))
+    async with connected(served) as client:
+        await client.send(post())
+        await until(lambda: len(served.tasks))
+        await until(lambda: served.plane.told)
+        await served.tasks.cancel()
+        status, _, body = await client.answer()
+        assert (503, True) == (status, b"gateway_draining" in body)
+
+
+# What Tornado refuses by itself, and bytes at the edges of the grammar
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head(length=5, transfer_encoding="chunked"),
+        head().replace(b"\r\n\r\n", b"\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n"),
+        head(transfer_encoding="gzip, chunked"),
+        head().replace(b"\r\n\r\n", b"\r\nx: a\x00b\r\n\r\n"),
+        b"nonsense\r\n\r\n",
+    ],
+    ids=["two framings", "two lengths", "another coding", "NUL", "nonsense"],
+)
+async def test_what_is_no_http_never_reaches_a_provider(serve: Serve, sent: bytes) -> None:
+    provider = Provider("up", [answer(b"{}")])
+    served = serve(provider)
+    async with connected(served) as client:
+        await client.send(sent)
+        assert b"400" in await client.gone()
+    await until(lambda: not len(served.tasks))
+    assert [] == provider.requests
+
+
+async def test_fields_with_any_bytes_that_http_allows_cross(serve: Serve) -> None:
+    provider = Provider("up", [answer(b"{}", [*JSON, ("x-back", "a\xe4\tb")])])
+    served = serve(provider)
+    value = "".join(map(chr, [*range(0x21, 0x7F), *range(0x80, 0x100)]))
+    async with connected(served) as client:
+        await client.send(post(x_any=value))
+        status, fields, _ = await client.answer()
+        assert (200, "a\xe4\tb") == (status, fields["x-back"])
+    assert value == provider.last.headers.get("x-any")
+
+
+async def test_the_clients_address_is_that_behind_trusted_proxies(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(post(x_forwarded_for="192.0.2.7"))
+        await client.answer()
+    assert "127.0.0.1" == served.plane.record.remote_ip
+
+
+async def test_bodies_and_answers_are_counted(serve: Serve) -> None:
+    served = serve(Provider("up", [Receive(lambda _: Script(answer(b"12345")), 0)]))
+    async with connected(served) as client:
+        await client.send(post(b'{"model":"m"}  '))
+        await client.answer()
+    await until(lambda: len(served.plane.told) > 1)
+    assert (15, 5) == (served.plane.record.bytes_in, served.plane.record.bytes_out)
