@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Collection
+from urllib.parse import quote
 
 from core.headers import Headers
+from proxy.record import Record
 
 # RFC 9110 section 7.6.1 and, for those that no longer stand there, RFC 2616 section 13.5.1.
 HOP_BY_HOP = frozenset(
@@ -101,3 +103,15 @@ def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> li
         and not name.startswith(_ANSWER_DROPPED_PREFIXES)
         and _FIELD_VALUE.match(value) is not None
     ]
+
+
+def gateway_headers(record: Record, now: float) -> list[tuple[str, str]]:
+    """The gateway's own fields of an answer that begins at ``now``."""
+    headers = [("x-request-id", record.exchange.request_id), ("x-sluice-revision", record.revision)]
+    if record.provider is not None:
+        target = record.provider if record.model is None else f"{record.provider}/{record.model}"
+        # A model's name may be the client's own text: no byte of it may end the field.
+        headers.append(("x-sluice-target", quote(target, safe="/:@+,!~*'()")))
+        headers.append(("x-sluice-attempts", str(record.attempts)))
+    headers.append(("server-timing", f"gateway;dur={record.overhead_seconds(now) * 1000:.3f}"))
+    return headers

@@ -2,78 +2,41 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
-from types import TracebackType
-from urllib.parse import quote
-
-import msgspec
 
 from access import permissions
 from access.identify import caller
 from core.clock import Clock
 from core.errors import (
-    CredentialsRejected,
-    Draining,
     GatewayError,
     InternalError,
-    MethodNotAllowed,
     PermissionDenied,
-    Unauthenticated,
     UpgradeRefused,
-    UpstreamAnswered,
     UpstreamError,
-    UpstreamErrorEvent,
     UpstreamMalformed,
     UpstreamTimeout,
 )
 from core.events import AttemptFailed, Events, RequestStarted
 from core.identity import ApiToken, Grant
 from proxy import endpoints, models
-from proxy.answer import Answer, Shape, read_error, shape_of
+from proxy.answer import Answer, read_error, shape_of
 from proxy.dataplane import DataPlane
+from proxy.deadline import Deadline
+from proxy.delivery import Delivery, draining
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Dialect
 from proxy.endpoints import Endpoint, ModelRule, Service
 from proxy.exchange import ClientGone, Exchange
-from proxy.headers import forwarded_answer_headers
+from proxy.headers import gateway_headers
 from proxy.intake import Inbound, read_inbound
 from proxy.outbound import Outbound, shown_model
 from proxy.record import Record
+from proxy.refusal import refusal_of
 from routing.plan import Plan, PlanTimeouts, RouteQuery
 from routing.tries import Attempt, Tries, Verdict
 from transport.messages import Clocks
 
 _log = logging.getLogger("sluice.proxy")
-
-ONE_WRITE_BYTES = 256 * 1024
-"""A longer answer is sent piece by piece, as its client takes it."""
-
-FAREWELL_SECONDS = 1.0
-"""How long a stream that is cut at the end of draining has to take the event that says so."""
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class Deadline:
-    """`total_seconds` of an exchange, entered for each of its stretches. Raises UpstreamTimeout when it has passed."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        self._timeout = asyncio.timeout_at(self._at)
-
-    async def __aenter__(self) -> None:
-        self._timeout = asyncio.timeout_at(self._at)
-        await self._timeout.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise UpstreamTimeout(f"the request took longer than its `total_seconds` ({self._seconds:g})") from None
 
 
 class Pipeline:
@@ -157,7 +120,7 @@ class _Run:
         deadline = Deadline(plan.total_seconds)
         async with deadline:
             answer = await self._attempts(tries, outbound, plan)
-        await self._relay(answer, deadline)
+        await Delivery(exchange, record, self.clock).relay(answer, deadline)
 
     def _endpoint(self, method: str) -> Endpoint:
         headers = self.exchange.head.headers
@@ -248,81 +211,6 @@ class _Run:
         # The answer to a condition of the client's own (RFC 9110 section 15.4.5).
         return status == 304 and self.exchange.head.method == "GET"
 
-    async def _relay(self, answer: Answer, deadline: Deadline) -> None:
-        """Pass the answer on. From its head on there is no fallback: a failure is said in the stream."""
-        exchange, record = self.exchange, self.record
-        record.status = answer.response.status
-        try:
-            if answer.shape is Shape.WHOLE:
-                record.upstream_ended_at = self.clock.monotonic()
-                await self._start(answer)
-                return
-            try:
-                async with deadline:
-                    await self._start(answer)
-                    await answer.deliver(exchange)
-            except UpstreamError as error:
-                await self._broken(answer, error)
-            except asyncio.CancelledError:
-                if not exchange.closed:
-                    # Not the client's doing: the time for draining is over.
-                    await self._farewell(answer)
-                raise
-            finally:
-                record.upstream_ended_at = self.clock.monotonic()
-        finally:
-            record.usage = answer.settled_usage()
-            if record.error is None and answer.failure is not None:
-                record.error = UpstreamErrorEvent(answer.failure, b"")
-            answer.response.close()
-
-    async def _broken(self, answer: Answer, error: GatewayError) -> None:
-        """Tell the client of an answer that broke under way, unless all that it was to get has come."""
-        if answer.complete:
-            self.exchange.finish()
-            return
-        self.record.error = error
-        await answer.fail(self.exchange, error)
-
-    async def _farewell(self, answer: Answer) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._broken(answer, _draining())
-        except TimeoutError:
-            # The client takes nothing; it is not waited for.
-            await self.exchange.abort()
-
-    async def _start(self, answer: Answer) -> None:
-        """Send the head and what is held: in one write, unless the client is to take it piece by piece."""
-        whole = answer.shape is Shape.WHOLE
-        at_once = len(answer.held) <= ONE_WRITE_BYTES
-        # What is spliced or may end early has another length than the provider stated.
-        drop = () if answer.shape is Shape.OPAQUE else ("content-length",)
-        headers = forwarded_answer_headers(answer.response.headers, drop)
-        if whole and not at_once:
-            headers.append(("content-length", str(len(answer.held))))
-        self.record.sent_at = self.clock.monotonic()
-        first = answer.held if at_once else b""
-        self.exchange.start(answer.response.status, self._headers(headers), first, complete=whole and at_once)
-        if not at_once:
-            await self.exchange.write(answer.held)
-            if whole:
-                self.exchange.finish()
-
-    def _headers(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """``headers`` and the gateway's own."""
-        record = self.record
-        headers.append(("x-request-id", self.exchange.request_id))
-        headers.append(("x-sluice-revision", record.revision))
-        if record.provider is not None:
-            target = record.provider if record.model is None else f"{record.provider}/{record.model}"
-            # A model's name may be the client's own text: no byte of it may end the field.
-            headers.append(("x-sluice-target", quote(target, safe="/:@+,!~*'()")))
-            headers.append(("x-sluice-attempts", str(record.attempts)))
-        overhead = record.overhead_seconds(self.clock.monotonic())
-        headers.append(("server-timing", f"gateway;dur={overhead * 1000:.3f}"))
-        return headers
-
     async def refuse(self, error: GatewayError) -> None:
         """Answer with ``error`` in the caller's dialect; one that comes after the head cuts the connection."""
         exchange, record = self.exchange, self.record
@@ -330,31 +218,23 @@ class _Run:
         if exchange.started:
             await exchange.abort()
             return
-        record.status = error.client_status
-        headers = [("content-type", "application/json")]
-        body = relayed_body(error) or self.dialect.error_body(error)
-        if error.retry_after_seconds is not None:
-            headers.append(("retry-after", str(math.ceil(error.retry_after_seconds))))
-        match error:
-            case MethodNotAllowed():
-                headers.append(("allow", ", ".join(error.allowed)))
-            case Unauthenticated():
-                headers.append(("www-authenticate", "Bearer"))
-            case UpgradeRefused():
-                headers.append(("upgrade", "HTTP/1.1"))
-        exchange.start(record.status, self._headers(headers), body, complete=True)
+        refusal = refusal_of(error, self.dialect)
+        record.status = refusal.status
+        headers = [*refusal.headers, *gateway_headers(record, self.clock.monotonic())]
+        exchange.start(refusal.status, headers, refusal.body, complete=True)
 
     async def dismiss(self) -> None:
         """End an exchange for which there is no more time; one whose head was sent has been told already."""
         if self.exchange.started:
             await self.exchange.abort()
         else:
-            await self.refuse(_draining())
+            await self.refuse(draining())
 
     def complete(self, body: bytes) -> None:
         """Answer with JSON of the gateway's own."""
         self.record.status = 200
-        self.exchange.start(200, self._headers([("content-type", "application/json")]), body, complete=True)
+        headers = [("content-type", "application/json"), *gateway_headers(self.record, self.clock.monotonic())]
+        self.exchange.start(200, headers, body, complete=True)
 
 
 def clocks_of(timeouts: PlanTimeouts) -> Clocks:
@@ -364,24 +244,3 @@ def clocks_of(timeouts: PlanTimeouts) -> Clocks:
         first_byte_seconds=timeouts.first_byte_seconds,
         idle_seconds=timeouts.idle_seconds,
     )
-
-
-def relayed_body(error: GatewayError) -> bytes | None:
-    """The provider's own error answer where it explains the failure to the client.
-
-    It does when it is a whole JSON object (no more than a part may have come), and not about our credential.
-    """
-    if not isinstance(error, UpstreamAnswered) or isinstance(error, CredentialsRejected):
-        return None
-    essence = (error.headers.get("content-type") or "").partition(";")[0].strip().lower()
-    if essence != "application/json":
-        return None
-    try:
-        _OBJECT.decode(error.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return error.body
-
-
-def _draining() -> Draining:
-    return Draining("the gateway is shutting down: try again")

@@ -9,7 +9,7 @@ from core.events import RequestCompleted, RequestFailed
 from core.headers import Headers
 from core.usage import Usage
 from proxy.endpoints import find
-from proxy.pipeline import ONE_WRITE_BYTES
+from proxy.delivery import ONE_WRITE_BYTES
 from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, MemoryExchange, Plane, Provider, answer, authorized, stream
 from transport.messages import UpstreamRequest
 from transport.script import Head, Receive, Received, Script, Send, Step
@@ -439,7 +439,7 @@ async def test_overhead_is_the_gateways_time_alone(monkeypatch: pytest.MonkeyPat
     def slow_grant(*_: object) -> None:
         clock.advance(0.5)
 
-    monkeypatch.setattr("proxy.pipeline.forwarded_answer_headers", slow_headers)
+    monkeypatch.setattr("proxy.delivery.forwarded_answer_headers", slow_headers)
     monkeypatch.setattr("access.permissions.require_grant", slow_grant)
     gateway = Plane(Provider("up", [slow]), clock=clock)
     exchange = SlowClient("POST", "/v1/chat/completions", authorized(JSON), b'{"model":"m","stream":true}')

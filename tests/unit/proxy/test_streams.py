@@ -353,7 +353,7 @@ async def test_a_request_without_output_is_refused_at_the_end_of_the_drain() -> 
 
 
 async def test_a_client_that_takes_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.pipeline.FAREWELL_SECONDS", 0.02)
+    monkeypatch.setattr("proxy.delivery.FAREWELL_SECONDS", 0.02)
     gateway, exchange = Plane(hanging(ONE, TWO)), request()
     exchange.takes.clear()
     task = gateway.begin(exchange)
