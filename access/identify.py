@@ -73,10 +73,6 @@ class Identifier:
         self._admin_keys = admin_keys
         self._admin_key_hash = admin_key_hash
 
-    def caller(self, headers: Headers) -> ApiToken:
-        """As :func:`caller`, by this generation's tokens."""
-        return caller(headers, self.tokens)
-
     async def manager(self, headers: Headers, address: str) -> AdminKey | ApiToken:
         """Who calls the management API from ``address`` (:func:`access.address.client_address`).
 

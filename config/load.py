@@ -15,14 +15,14 @@ import msgspec
 
 from config.checks import check
 from config.document import Document, Place, parse
-from config.faults import AnyRemark, ConfigFaults, Fault, Notice
+from config.faults import AnyRemark, ConfigFaults, Fault, Notice, Path
 from config.json_schema import shape
 from config.merge import merge
 from config.references import EnvironmentResolver, FileResolver, References
 from config.schema import Config
 from config.secret_files import SecretFiles
 from config.sources import Sources, read_includes, read_root, revision_of
-from config.substitute import Substituted, substitute
+from config.substitute import Resolved, Substituted, substitute
 from config.validation import validate
 
 
@@ -48,9 +48,19 @@ class LoadedConfig(msgspec.Struct, frozen=True):
 class RejectedConfig(ConfigFaults):
     """A document that cannot be put in force. Its ``sources`` are worth watching: the mend will come through them."""
 
-    def __init__(self, faults: Iterable[Fault], sources: Sources) -> None:
+    def __init__(self, faults: Iterable[Fault], sources: Sources, draft: LoadedConfig | None = None) -> None:
+        """``draft``: what the document would be without its unknown keys, for whoever looks for further faults."""
         super().__init__(faults)
         self.sources = sources
+        self.draft = draft
+
+    def joined_with(self, faults: Iterable[Fault]) -> "RejectedConfig":
+        """The same with further ``faults``, in the order of the files."""
+        assert self.draft is not None, "there is nothing to look for further faults in"
+        # What is told of a value already is not told a second time.
+        told = {fault.path for fault in self.faults}
+        further = [fault for fault in faults if fault.path not in told]
+        return RejectedConfig(_sorted(self.draft.place, [*self.faults, *further]), self.sources)
 
 
 def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None = None) -> LoadedConfig:
@@ -87,15 +97,14 @@ def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None
         ),
     )
     faults = _faults(document, unread, substituted)
-    if faults or revision is None:
-        raise RejectedConfig(faults, sources)
-    return LoadedConfig(
-        config=_convert(substituted),
-        revision=revision,
-        sources=sources,
-        notices=_notices(document.place, substituted),
-        place=document.place,
-    )
+    config = _convert(_without_unknown_keys(substituted.value, faults))
+    loaded = None
+    if config is not None:
+        notices = _notices(document.place, substituted)
+        loaded = LoadedConfig(config, revision or "", sources, notices, document.place)
+    if faults or revision is None or loaded is None:
+        raise RejectedConfig(faults, sources, loaded)
+    return loaded
 
 
 def _include_patterns(document: Document) -> tuple[str, ...]:
@@ -124,11 +133,36 @@ def _sorted(place: Place, remarks: Iterable[AnyRemark]) -> tuple[AnyRemark, ...]
     )
 
 
-def _convert(substituted: Substituted) -> Config:
+def _without_unknown_keys(value: Resolved, faults: tuple[Fault, ...]) -> Resolved:
+    for fault in faults:
+        if fault.message.startswith("unknown key"):
+            value = _without(value, fault.path)
+    return value
+
+
+def _without(value: Resolved, path: Path) -> Resolved:
+    """``value`` less what stands at ``path``; values on the way are copied."""
+    if not path:
+        return value
+    step, *rest = path
+    if isinstance(value, dict) and isinstance(step, str) and step in value:
+        kept = {key: inner for key, inner in value.items() if key != step}
+        return {**kept, step: _without(value[step], tuple(rest))} if rest else kept
+    if isinstance(value, list) and isinstance(step, int) and step < len(value) and rest:
+        return [*value[:step], _without(value[step], tuple(rest)), *value[step + 1 :]]
+    return value
+
+
+def _convert(value: Resolved) -> Config | None:
+    """The frozen values; None where faults stand in the way."""
+
     def keep(_type: type, value: object) -> object:
         return value  # secrets are made already
 
-    return msgspec.convert(substituted.value, Config, dec_hook=keep)
+    try:
+        return msgspec.convert(value, Config, dec_hook=keep)
+    except msgspec.ValidationError:
+        return None
 
 
 def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:

@@ -208,6 +208,7 @@ class UpstreamError(GatewayError):
     code = "upstream_error"
     retry: ClassVar[RetryScope] = RetryScope.SAME_TARGET
     cools_down: ClassVar[bool] = True
+    delivery: ClassVar[Delivered] = Delivered.MAYBE
     # Which list of `fallbacks: {error, context, content}` is for it.
     fallback: ClassVar[str] = "error"
 
@@ -215,16 +216,18 @@ class UpstreamError(GatewayError):
         self,
         message: str,
         *,
-        delivered: Delivered = Delivered.MAYBE,
+        delivered: Delivered | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
+        """``delivered``: where more is known of this failure than its class says."""
         super().__init__(message, retry_after_seconds=retry_after_seconds)
-        self.delivered = delivered
+        self.delivered = delivered if delivered is not None else self.delivery
 
 
 class ConnectFailed(UpstreamError):
     """No connection could be made (name, route, refusal, TLS)."""
 
+    delivery = Delivered.NO
     code = "upstream_unreachable"
 
 
@@ -232,6 +235,7 @@ class ConnectTimeout(UpstreamError):
     """No connection within `connect_seconds`."""
 
     status = 504
+    delivery = Delivered.NO
     code = "upstream_timeout"
 
 
@@ -312,6 +316,7 @@ class ContentRefused(UpstreamRejected):
 class CredentialsRejected(UpstreamAnswered):
     """The provider refused our credential. Never shown as the caller's own 401."""
 
+    delivery = Delivered.NO  # refused before any work
     retry = RetryScope.OTHER_CREDENTIAL
     status = 502
     code = "upstream_credentials_rejected"
@@ -324,6 +329,7 @@ class CredentialsRejected(UpstreamAnswered):
 class UpstreamRateLimited(UpstreamAnswered):
     """The provider limits the rate of this credential."""
 
+    delivery = Delivered.NO  # refused before any work
     retry = RetryScope.OTHER_CREDENTIAL
     code = "rate_limit_exceeded"
     kind = "rate_limit_error"

@@ -1,16 +1,18 @@
 """Config → Generation: everything that one revision of the document stands for, built whole or not at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from access.address import TrustedProxies
 from access.admin_key import check_admin_key_hash
 from access.identify import Identifier
 from access.tokens import TokenIndex
-from config.faults import ConfigFaults, Fault, Path
-from config.load import LoadedConfig
+from config.faults import ConfigFaults, Fault
+from config.faults import Path as KeyPath
+from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, Provider
 from credentials.pool import Pools
 from gateway.resources import Resources
@@ -69,7 +71,7 @@ class _Faults:
             raise ConfigFaults(loaded.locate(tuple(self.found)))
 
 
-def _moved(fault: Fault, prefix: Path) -> Fault:
+def _moved(fault: Fault, prefix: KeyPath) -> Fault:
     return Fault((*prefix, *fault.path), fault.message, fault.file, fault.line, fault.column) if prefix else fault
 
 
@@ -121,6 +123,26 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
     return Generation(loaded, plane, view)
 
 
+def load_and_build(path: Path, resources: Resources) -> Generation:
+    """From the document at ``path`` to a generation.
+
+    Raises:
+        RejectedConfig, ConfigFaults: every fault that can be found, also behind others: unknown keys are left out
+            for that, and what is left is built as far as it goes.
+    """
+    try:
+        loaded = load(path, resources.environment, resources.secret_files)
+    except RejectedConfig as rejected:
+        if rejected.draft is None:
+            raise
+        try:
+            build(rejected.draft, resources)
+        except ConfigFaults as further:
+            raise rejected.joined_with(further.faults) from None
+        raise
+    return build(loaded, resources)
+
+
 def _bind(provider: Provider, resources: Resources) -> BoundProvider:
     adapter = build_adapter(provider)
     client: UpstreamClient = resources.client
@@ -139,7 +161,3 @@ def _override_faults(config: Config) -> Iterator[Fault]:
                         ("routes", position, "overrides", kind),
                         f"`{name}` is not for overrides: the model is the target's, and only the client says `stream`",
                     )
-
-
-Current = Callable[[], Generation]
-"""Gives the generation in force."""

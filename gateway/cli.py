@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -16,8 +17,7 @@ from config.checks import parse_listen
 from config.environment import environment
 from config.faults import ConfigFaults, render_path
 from config.json_schema import render_json_schema
-from config.load import load
-from gateway.build import build
+from gateway.build import load_and_build
 from gateway.explain import explain_command
 from gateway.resources import Resources
 from gateway.serve import ServeOptions, serve, write_starter
@@ -26,6 +26,8 @@ from gateway.version import VERSION
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 SCHEMA_FILE = Path(__file__).parent.parent / "config" / "schema.json"
+
+_T = TypeVar("_T")
 
 OK = 0
 FAULTY = 1
@@ -157,10 +159,9 @@ def _check(options: argparse.Namespace) -> int:
     report = _CheckReport(ok=True, revision=None, faults=[], notices=[])
     try:
         env = _environment(options)
-        loaded = load(_config_path(options), env)
+        loaded = with_resources(env, lambda resources: load_and_build(_config_path(options), resources)).loaded
         report.revision = loaded.revision
         report.notices = [str(notice) for notice in loaded.notices]
-        with_resources(env, lambda resources: build(loaded, resources))
     except ConfigFaults as refused:
         report.ok = False
         report.faults = [
@@ -182,32 +183,26 @@ def _check(options: argparse.Namespace) -> int:
     return OK if report.ok else FAULTY
 
 
-def with_resources(env: Mapping[str, str], use: Callable[[Resources], object]) -> None:
-    """Call ``use`` with resources that are closed again: for commands that build without serving."""
+def with_resources(env: Mapping[str, str], use: Callable[[Resources], _T]) -> _T:
+    """What ``use`` gives, with resources that are closed again: for commands that build without serving."""
 
-    async def main() -> None:
+    async def main() -> _T:
         resources = Resources(env)
         try:
-            use(resources)
+            return use(resources)
         finally:
             await resources.close()
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 def _explain(options: argparse.Namespace) -> int:
-    env = _environment(options)
-    loaded = load(_config_path(options), env)
-    status = OK
+    def use(resources: Resources) -> tuple[str, bool]:
+        return explain_command(load_and_build(_config_path(options), resources), options)
 
-    def use(resources: Resources) -> None:
-        nonlocal status
-        text, found = explain_command(build(loaded, resources), options)
-        print(text)
-        status = OK if found else FAULTY
-
-    with_resources(env, use)
-    return status
+    text, found = with_resources(_environment(options), use)
+    print(text)
+    return OK if found else FAULTY
 
 
 def _demo(options: argparse.Namespace) -> int:

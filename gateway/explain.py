@@ -79,12 +79,14 @@ def masked(url: str) -> str:
 
 
 def _allowed(generation: Generation, query: RouteQuery) -> bool | None:
-    if query.token is None or query.model is None:
+    if query.token is None:
         return None
     tokens = {token.name: token for token in generation.config.tokens}
     token = tokens.get(query.token)
     if token is None:
         raise ConfigFaults([Fault((), f"no token is named `{query.token}`{did_you_mean(query.token, tokens)}")])
+    if query.model is None:
+        return None
     return GlobSet(token.models).matches(query.model)
 
 

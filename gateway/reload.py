@@ -4,13 +4,13 @@ import asyncio
 import logging
 from pathlib import Path
 
-from config.faults import ConfigFaults, render_path
+from config.faults import ConfigFaults, Fault, render_path
 from config.json_schema import changed_restart_keys
-from config.load import RejectedConfig, load
+from config.load import RejectedConfig
 from config.sources import Sources
 from config.watch import SecretsChanged, Watcher
 from core.events import ConfigApplied, ConfigRejected
-from gateway.build import Generation, build
+from gateway.build import Generation, load_and_build
 from gateway.pauses import brief_pauses, keep_out_of_collections, take_apart
 from gateway.resources import Resources
 from management.dependencies import Refused, Reloaded
@@ -64,7 +64,12 @@ class Reloader:
             except ConfigFaults as refused:
                 if isinstance(refused, RejectedConfig):
                     self._follow(refused.sources)
-                return self._refuse(refused, trigger)
+                return self._refuse(refused.faults, trigger)
+            except Exception as error:
+                # A fault of ours must not end the watching: the next edit may well be taken.
+                _log.exception("a configuration could not be built")
+                message = f"the gateway failed to build it ({type(error).__name__}): its log has the details"
+                return self._refuse((Fault((), message, str(self._path), 1, 1),), trigger)
             self._follow(generation.loaded.sources)
             changed = generation.revision != self.current().revision
             # What requests in flight still hold goes with the last of them instead.
@@ -85,8 +90,7 @@ class Reloader:
 
     def _build(self) -> Generation:
         with brief_pauses():
-            loaded = load(self._path, self._resources.environment, self._resources.secret_files)
-            return build(loaded, self._resources)
+            return load_and_build(self._path, self._resources)
 
     def _follow(self, sources: Sources) -> None:
         # A refused document's own includes are watched too: its mend will come through them.
@@ -112,13 +116,11 @@ class Reloader:
         keep_out_of_collections()
         return outcome
 
-    def _refuse(self, refused: ConfigFaults, trigger: str) -> Refused:
-        outcome = Refused(refused.faults)
+    def _refuse(self, faults: tuple[Fault, ...], trigger: str) -> Refused:
+        outcome = Refused(faults)
         self.last = (self._resources.clock.time(), trigger, outcome)
-        for fault in refused.faults:
+        for fault in faults:
             _log.error("configuration refused: %s", fault)
         _log.error("the configuration in force stays: %s", self.current().revision[:12])
-        self._resources.events.emit(
-            ConfigRejected(trigger=trigger, faults=tuple(str(fault) for fault in refused.faults))
-        )
+        self._resources.events.emit(ConfigRejected(trigger=trigger, faults=tuple(str(fault) for fault in faults)))
         return outcome

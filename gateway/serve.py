@@ -124,7 +124,10 @@ def banner(address: str, options: ServeOptions, config: Config) -> str:
         f"  Configuration      {options.config}  (edit and save: it is live at once)",
     ]
     if options.first_token is not None:
-        lines += [f"  Your token         {token}", "                     shown this once; keep it:  export SLUICE_TOKEN=" + token]
+        lines += [
+            f"  Your token         {token}",
+            "                     shown this once; keep it:  export SLUICE_TOKEN=" + token,
+        ]
     if model is not None:
         lines += [
             "",

@@ -93,7 +93,7 @@ class Server:
                 render_metrics=resources.metrics.render,
             )
         )
-        pipeline = Pipeline(lambda: reloader.current().plane, resources.events, resources.clock)
+        pipeline = Pipeline(resources.events, resources.clock)
         entry = DataPlaneEntry(pipeline, lambda: reloader.current().plane, resources.clock, resources.tasks)
         own = bool(management_sockets)
         doors = [(sockets, FrontDoor(application, entry, management=not own, draining=self.is_draining))]

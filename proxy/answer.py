@@ -32,16 +32,35 @@ class Shape(Enum):
 class Answer:
     """An answer that has begun. What it has read before the commit point waits in ``held``."""
 
-    __slots__ = ("_ended", "_expects_final", "_model", "dialect", "held", "relay", "response", "shape", "usage")
+    __slots__ = (
+        "_ended",
+        "_expects_final",
+        "_model",
+        "account_headers",
+        "dialect",
+        "held",
+        "relay",
+        "response",
+        "shape",
+        "usage",
+    )
 
     def __init__(
-        self, response: UpstreamResponse, dialect: Dialect, shape: Shape, model: str | None, *, expects_final: bool
+        self,
+        response: UpstreamResponse,
+        dialect: Dialect,
+        shape: Shape,
+        model: str | None,
+        *,
+        expects_final: bool,
+        account_headers: frozenset[str],
     ) -> None:
-        """``model`` is the name to show the client, or None to leave the provider's.
+        """``model`` is the name to show the client, or None to leave the provider's; ``account_headers`` are not passed on.
 
         With ``expects_final`` a stream that ends without its final event counts as cut, however politely it ends.
         """
         self.response = response
+        self.account_headers = account_headers
         self._ended = False
         self._expects_final = expects_final
         self._model = model

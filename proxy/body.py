@@ -59,8 +59,7 @@ class Document:
         closed = not self._members
         for name, raw in self._members.items():
             key = _KEY.match(data, position)
-            if key is None or closed:
-                raise MalformedDocument(_TWICE)
+            assert key is not None, "there are fewer names in the bytes than were read from them"
             start = key.end()
             value = memoryview(raw)
             end = start + value.nbytes

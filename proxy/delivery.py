@@ -34,20 +34,19 @@ class Delivery:
                 record.upstream_ended_at = self.clock.monotonic()
                 await self._start(answer)
                 return
-            try:
-                async with deadline:
-                    await self._start(answer)
-                    await answer.deliver(exchange)
-            except UpstreamError as error:
-                await self._broken(answer, error)
-            except asyncio.CancelledError:
-                if not exchange.closed:
-                    # Not the client's doing: the time for draining is over.
-                    await self._farewell(answer)
-                raise
-            finally:
-                record.upstream_ended_at = self.clock.monotonic()
+            async with deadline:
+                await self._start(answer)
+                await answer.deliver(exchange)
+        except UpstreamError as error:
+            await self._broken(answer, error)
+        except asyncio.CancelledError:
+            if not exchange.closed:
+                # Not the client's doing: the time for draining is over.
+                await self._farewell(answer)
+            raise
         finally:
+            if record.upstream_ended_at is None:
+                record.upstream_ended_at = self.clock.monotonic()
             record.usage = answer.settled_usage()
             if record.error is None and answer.failure is not None:
                 record.error = UpstreamErrorEvent(answer.failure, b"")
@@ -74,7 +73,7 @@ class Delivery:
         whole = answer.shape is Shape.WHOLE
         at_once = len(answer.held) <= ONE_WRITE_BYTES
         # What is spliced or may end early has another length than the provider stated.
-        drop = () if answer.shape is Shape.OPAQUE else ("content-length",)
+        drop = answer.account_headers if answer.shape is Shape.OPAQUE else answer.account_headers | {"content-length"}
         headers = forwarded_answer_headers(answer.response.headers, drop)
         if whole and not at_once:
             headers.append(("content-length", str(len(answer.held))))

@@ -38,6 +38,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     service: Service = Service.FORWARD
     reads_answer: bool = False
     """Whether answers are asked for unencoded, to be read in passing: true for plain inference."""
+    granted_members: tuple[tuple[str, Grant], ...] = ()
+    """Members of the body that take a grant of their own, because they reach what other callers have stored."""
     upgrade_refused: bool = False
     """Whether `GET` with an upgrade gets 426, so that clients that try WebSocket first fall back."""
 
@@ -54,7 +56,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("chat_completions", "/v1/chat/completions", _POST, reads_answer=True),
     Endpoint("completions", "/v1/completions", _POST, reads_answer=True),
     Endpoint("embeddings", "/v1/embeddings", _POST, reads_answer=True),
-    Endpoint("responses", "/v1/responses", _POST, "openai-responses", reads_answer=True, upgrade_refused=True),
+    Endpoint(
+        "responses",
+        "/v1/responses",
+        _POST,
+        "openai-responses",
+        reads_answer=True,
+        granted_members=(("previous_response_id", Grant.RESPONSES), ("conversation", Grant.RESPONSES)),
+        upgrade_refused=True,
+    ),
     Endpoint(
         "stored_responses",
         "/v1/responses/{id}",

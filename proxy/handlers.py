@@ -78,7 +78,7 @@ class DataPlaneDelegate(HTTPMessageDelegate):
         )
         exchange = self._exchange = TornadoExchange(self._connection, head, self._plane)
         exchange.needs_length = start_line.version == "HTTP/1.0"
-        task = self._tasks.spawn(self._pipeline.run(exchange), name=exchange.request_id)
+        task = self._tasks.spawn(self._pipeline.run(exchange, self._plane), name=exchange.request_id)
         exchange.on_close(task.cancel)
 
     def data_received(self, chunk: bytes) -> "asyncio.Future[None] | None":

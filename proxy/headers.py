@@ -38,9 +38,6 @@ _REQUEST_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "origin",
     "referer",
-    # Whose account of the provider is used: ours, whatever account the client may have.
-    "openai-organization",
-    "openai-project",
 }
 _REQUEST_DROPPED_PREFIXES = ("x-forwarded-", "x-sluice-", "sec-")
 
@@ -55,8 +52,6 @@ _ANSWER_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "server-timing",
     "www-authenticate",
-    "openai-organization",
-    "openai-project",
 }
 # Rate limits of our account at the provider, and what its content network adds.
 _ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from access import permissions
 from access.identify import caller
@@ -40,16 +39,18 @@ _log = logging.getLogger("sluice.proxy")
 
 
 class Pipeline:
-    """Answers exchanges, each on the generation that is in force when it begins."""
+    """Answers exchanges."""
 
-    def __init__(self, current: Callable[[], DataPlane], events: Events, clock: Clock) -> None:
-        self._current = current
+    def __init__(self, events: Events, clock: Clock) -> None:
         self._events = events
         self._clock = clock
 
-    async def run(self, exchange: Exchange) -> None:
-        """Answer one exchange. Never raises, except when cancelled while the client is still there."""
-        run = _Run(exchange, self._current(), self._events, self._clock)
+    async def run(self, exchange: Exchange, plane: DataPlane) -> None:
+        """Answer one exchange on ``plane``, whatever is put in force meanwhile.
+
+        Never raises, except when cancelled while the client is still there.
+        """
+        run = _Run(exchange, plane, self._events, self._clock)
         self._events.emit(RequestStarted(endpoint=run.record.endpoint))
         try:
             await run.answer()
@@ -135,10 +136,10 @@ class _Run:
             # Without a name the provider would choose one.
             raise PermissionDenied("name a `model`: this token is limited to some models", param="model")
         document = inbound.document
-        if document is not None and endpoint.dialect == "openai-responses":
-            for name in ("previous_response_id", "conversation"):
+        if document is not None:
+            for name, grant in endpoint.granted_members:
                 if document.raw(name) not in (None, b"null"):
-                    permissions.require_grant(token, Grant.RESPONSES)
+                    permissions.require_grant(token, grant)
 
     async def _attempts(self, tries: Tries, outbound: Outbound, plan: Plan) -> Answer:
         """Attempt until an answer has begun. Raises the last failure when the tries are used up."""
@@ -196,7 +197,14 @@ class _Run:
                         raise UpstreamMalformed(f"the provider answered with {response.status}: check `base_url`")
                     shown = shown_model(outbound.inbound.model, target.model)
                     shape = shape_of(response, endpoint.reads_answer)
-                    answer = Answer(response, self.dialect, shape, shown, expects_final=endpoint.reads_answer)
+                    answer = Answer(
+                        response,
+                        self.dialect,
+                        shape,
+                        shown,
+                        expects_final=endpoint.reads_answer,
+                        account_headers=provider.adapter.account_headers,
+                    )
                     await answer.open()
                 except BaseException:
                     response.close()

@@ -1,6 +1,6 @@
 """`route_tests`: requests with a known answer, which a configuration must resolve before it is put in force."""
 
-from config.faults import Fault, Path
+from config.faults import Fault, Path, did_you_mean
 from config.schema import Config, TestExpectation, TestRequest
 from core.errors import CallerError
 from core.headers import Headers
@@ -17,7 +17,16 @@ def run_route_tests(config: Config, router: Router) -> list[Fault]:
     `first`, any of them under the others. What a token may use is not routing's matter and is not tested.
     """
     faults: list[Fault] = []
+    tokens = {token.name for token in config.tokens}
     for place, test in enumerate(config.route_tests):
+        token = test.request.token
+        if token is not None and token not in tokens:
+            message = f"no token is named `{token}`{did_you_mean(token, tokens)}"
+            faults.append(Fault(("route_tests", place, "request", "token"), message))
+        if test.expect == TestExpectation():
+            message = "expects nothing, so it cannot fail: give `provider`, `model`, `route` or `error`"
+            faults.append(Fault(("route_tests", place, "expect"), message))
+            continue
         faults += _run(router, test.request, test.expect, ("route_tests", place, "expect"))
     return faults
 

@@ -65,9 +65,11 @@ class MemoryExchange:
         *,
         query: str = "",
         received_at: float = 0.0,
-        stalls: bool = False,
+        stall_seconds: float = 0,
     ) -> None:
-        """``body`` comes in the given pieces; one that ``stalls`` goes on after them, but nothing more comes."""
+        """``body`` comes in the given pieces. With ``stall_seconds`` it is not over then, but nothing more comes until
+        the gateway loses its patience.
+        """
         self.request_id = "req_1"
         self.head = RequestHead(method, path, query, Headers.parse(headers), "192.0.2.1", received_at)
         self.closed = False
@@ -86,7 +88,7 @@ class MemoryExchange:
         self.takes.set()
         self.gives_up = False
         """Whether a client that takes nothing is given up at once, as by `send_idle_seconds`."""
-        self._stalls = stalls
+        self._stall_seconds = stall_seconds
         self._body = [body] if isinstance(body, bytes) else list(body)
         self._on_close: Callable[[], object] = lambda: None
 
@@ -129,9 +131,9 @@ class MemoryExchange:
             self.bytes_in += len(piece)
             if piece:
                 return piece
-        if self._stalls:
-            await asyncio.sleep(0.01)
-            raise BodyTimeout("nothing more of the body came for 0.01 s")
+        if self._stall_seconds:
+            await asyncio.sleep(self._stall_seconds)
+            raise BodyTimeout(f"nothing more of the body came for {self._stall_seconds:g} s")
         return b""
 
     def start(self, status: int, headers: Sequence[tuple[str, str]], data: bytes = b"", *, complete: bool) -> None:
@@ -259,12 +261,12 @@ class Plane:
             providers=bound,
             trusted_proxies=TrustedProxies(),
         )
-        self.pipeline = Pipeline(lambda: self.plane, self.events, self.clock)
+        self.pipeline = Pipeline(self.events, self.clock)
 
     async def run(self, exchange: MemoryExchange) -> MemoryExchange:
         """Answer ``exchange`` to its end."""
         exchange.head = msgspec.structs.replace(exchange.head, received_at=self.clock.monotonic())
-        await self.pipeline.run(exchange)
+        await self.pipeline.run(exchange, self.plane)
         return exchange
 
     async def post(
@@ -286,7 +288,7 @@ class Plane:
     def begin(self, exchange: MemoryExchange) -> "asyncio.Task[None]":
         """Answer ``exchange`` in a task that ends when its client goes, as the handlers do it."""
         exchange.head = msgspec.structs.replace(exchange.head, received_at=self.clock.monotonic())
-        task = asyncio.get_running_loop().create_task(self.pipeline.run(exchange))
+        task = asyncio.get_running_loop().create_task(self.pipeline.run(exchange, self.plane))
         exchange.on_close(task.cancel)
         return task
 
@@ -324,3 +326,10 @@ def request(
     if not any(name == "content-type" for name, _ in fields):
         fields += JSON
     return MemoryExchange("POST", path, authorized(fields, token), body, **more)
+
+
+async def until(ready: Callable[[], object]) -> None:
+    """Give way to others until ``ready()``; fails after 5 s."""
+    async with asyncio.timeout(5):
+        while not ready():
+            await asyncio.sleep(0.001)

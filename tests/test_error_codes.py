@@ -16,14 +16,19 @@ def classes() -> list[type[GatewayError]]:
     return [
         value
         for value in vars(core.errors).values()
-        if isinstance(value, type) and issubclass(value, GatewayError) and value.__subclasses__() == []
+        if isinstance(value, type) and issubclass(value, GatewayError) and not value.__subclasses__()
     ]
 
 
 def codes_in_code() -> set[str]:
     # Three bases are raised as they are, too.
-    bases = (core.errors.PermissionDenied, core.errors.InvalidRequest, core.errors.UpstreamRejected)
-    codes = {cls.code for cls in (*classes(), *bases)}
+    kinds: list[type[GatewayError]] = [
+        *classes(),
+        core.errors.PermissionDenied,
+        core.errors.InvalidRequest,
+        core.errors.UpstreamRejected,
+    ]
+    codes = {cls.code for cls in kinds}
     for package in ("proxy", "routing"):
         for path in (ROOT / package).rglob("*.py"):
             codes.update(re.findall(r'\bcode="([a-z_]+)"', path.read_text()))

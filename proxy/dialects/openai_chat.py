@@ -101,5 +101,6 @@ def _failure(data: bytes) -> str | None:
         return None
     if not error and probe.type != "error":
         return None
-    message = error.get("message") if isinstance(error, dict) else error or probe.message
-    return str(message)
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("code") or error.get("type")
+    return str(error or probe.message or "no reason given")

@@ -32,6 +32,11 @@ class Call(msgspec.Struct, frozen=True):
 class ProviderAdapter(Protocol):
     """A provider of one type, bound to its entry in the configuration. Pure: no IO, no clock."""
 
+    @property
+    def account_headers(self) -> frozenset[str]:
+        """Fields by which the vendor chooses or names an account, in lower case: ours is nobody else's business."""
+        ...
+
     def url(self, path: str, query: str = "") -> str:
         """Where a call for ``path`` goes. Shown by `explain`; carries no secret."""
         ...

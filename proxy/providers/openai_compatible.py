@@ -60,6 +60,8 @@ VENDORS: dict[str, Vendor] = {
 class OpenAICompatible:
     """:class:`proxy.providers.base.ProviderAdapter` for the types of ``VENDORS``."""
 
+    account_headers = frozenset({"openai-organization", "openai-project"})
+
     def __init__(self, provider: Provider) -> None:
         """
         Raises:
@@ -78,7 +80,7 @@ class OpenAICompatible:
         if faults:
             raise ConfigFaults(faults)
         self._extra = tuple(extra.items())
-        self._dropped = frozenset(extra) | {"authorization"}
+        self._dropped = frozenset(extra) | {"authorization"} | self.account_headers
         self._authenticates = "authorization" not in extra
 
     def url(self, path: str, query: str = "") -> str:

@@ -130,9 +130,7 @@ def renamed(text: str, model: str) -> str:
 
 
 def renamed_stream(text: str, model: str) -> str:
-    return re.sub(
-        r"(?m)^(data: ?)([^\r\n]*)", lambda match: match[1] + renamed(match[2], model), text
-    )
+    return re.sub(r"(?m)^(data: ?)([^\r\n]*)", lambda match: match[1] + renamed(match[2], model), text)
 
 
 def last_usage(record: Recorded) -> Usage | None:

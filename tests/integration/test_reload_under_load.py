@@ -182,7 +182,7 @@ class Editor:
     async def edit(self, way: str, kind: str | None) -> None:
         self.number += 1
         written = perf_counter()
-        name = f"edit {self.number}, {way}{kind and ', '}{kind or ''}"
+        name = f"edit {self.number}, {way}, {kind or 'valid'}"
         if kind is None:
             getattr(self.file, way)(valid(self.number) + PUBLIC_METRICS)
             await self._comes_into_force(name)

@@ -63,6 +63,8 @@ FORM_ENDPOINTS: dict[str, Callable[[Received], Answer]] = {
 class Echo:
     """:class:`proxy.providers.base.LocalAdapter` of the type `echo`."""
 
+    account_headers: frozenset[str] = frozenset()
+
     def __init__(self, provider: Provider) -> None:
         """
         Raises:

@@ -1,13 +1,28 @@
 """Retry, fallback and the clocks of an exchange, read as transcripts: what failed, and what followed."""
 
-import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from core.errors import BodyTimeout, UpstreamCut
 from core.events import RequestCompleted, RequestFailed
 from core.headers import Headers
-from tests.exchange import DONE, JSON, SHARED, SSE, MemoryExchange, Plane, Provider, Steps, answer, authorized, stream
+from proxy.dataplane import BoundProvider
+from tests.exchange import (
+    DONE,
+    JSON,
+    SHARED,
+    SSE,
+    MemoryExchange,
+    Plane,
+    Provider,
+    Steps,
+    answer,
+    authorized,
+    stream,
+    until,
+)
+from transport.messages import UpstreamRequest
 from transport.script import Cut, Head, Receive, Received, Refuse, Script, Send, Stall, Unreachable, Wait
 
 OK = answer(b'{"ok":true}')
@@ -102,16 +117,16 @@ OUTCOMES: dict[str, tuple[Steps, list[str], int, str]] = {
     ),
     "an interim answer": ((Head(199),), ["upstream_malformed, delivered maybe"], 502, "upstream_malformed"),
     "unavailable": (BUSY, ["upstream_unavailable, delivered maybe"], 503, "upstream_unavailable"),
-    "rate-limited": (error(429), ["rate_limit_exceeded, delivered maybe"], 429, "rate_limit_exceeded"),
+    "rate-limited": (error(429), ["rate_limit_exceeded, delivered no"], 429, "rate_limit_exceeded"),
     "our key refused": (
         error(401),
-        ["upstream_credentials_rejected, delivered maybe"],
+        ["upstream_credentials_rejected, delivered no"],
         502,
         "upstream_credentials_rejected",
     ),
     "forbidden": (
         error(403),
-        ["upstream_credentials_rejected, delivered maybe"],
+        ["upstream_credentials_rejected, delivered no"],
         502,
         "upstream_credentials_rejected",
     ),
@@ -252,7 +267,31 @@ async def test_an_upload_of_which_nothing_was_taken_is_sent_again() -> None:
 
 async def test_an_upload_that_stalls_is_the_callers_fault_however_the_provider_saw_it() -> None:
     gateway = Plane(Provider("a", [taking(OK)]), **route("a/x"))
-    exchange = await gateway.post(PIECES[:3], "/v1/audio/transcriptions", headers=FORM, stalls=True)
+    exchange = await gateway.post(PIECES[:3], "/v1/audio/transcriptions", headers=FORM, stall_seconds=0.01)
+    assert (408, "request_timeout") == (exchange.status, exchange.json()["error"]["code"])
+    assert [] == gateway.attempts
+
+
+async def test_the_callers_fault_outranks_how_the_provider_saw_it() -> None:
+    class Blind:
+        """A way to a provider that breaks when the body does, and sees no more of it."""
+
+        async def send(self, request: UpstreamRequest) -> NoReturn:
+            assert request.body is not None
+            assert not isinstance(request.body, bytes)
+            try:
+                async for _ in request.body:
+                    pass
+            except BodyTimeout:
+                raise UpstreamCut("the connection broke") from None
+            raise AssertionError
+
+        async def close(self) -> None:
+            pass
+
+    gateway = Plane(Provider("a", [OK]))
+    gateway.plane.providers["a"] = BoundProvider(gateway.plane.providers["a"].adapter, Blind())
+    exchange = await gateway.post(PIECES[:3], "/v1/audio/transcriptions", headers=FORM, stall_seconds=0.01)
     assert (408, "request_timeout") == (exchange.status, exchange.json()["error"]["code"])
     assert [] == gateway.attempts
 
@@ -326,8 +365,7 @@ async def test_a_client_that_goes_while_an_attempt_waits_ends_it() -> None:
     gateway.plane.router._random = lambda: 0.9
     exchange = MemoryExchange("POST", "/v1/chat/completions", authorized(JSON), b'{"model":"m"}')
     task = gateway.begin(exchange)
-    while not gateway.attempts:
-        await asyncio.sleep(0.001)
+    await until(lambda: gateway.attempts)
     exchange.leave()
     await task
     assert ("client_closed", 499, []) == (gateway.record.error_code, gateway.record.status, exchange.transcript)

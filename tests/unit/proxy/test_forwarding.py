@@ -8,8 +8,8 @@ from core.clock import ManualClock
 from core.events import RequestCompleted, RequestFailed
 from core.headers import Headers
 from core.usage import Usage
-from proxy.endpoints import find
 from proxy.delivery import ONE_WRITE_BYTES
+from proxy.endpoints import Endpoint, find
 from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, MemoryExchange, Plane, Provider, answer, authorized, stream
 from transport.messages import UpstreamRequest
 from transport.script import Head, Receive, Received, Script, Send, Step
@@ -225,7 +225,7 @@ async def test_a_large_answer_goes_out_as_the_client_takes_it() -> None:
 async def test_an_answer_too_large_to_hold_passes_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.answer.MAX_HELD_BYTES", 10)
     pieces = [b'{"model":', b'"gpt-9",', b'"usage":{"prompt_tokens":1}}']
-    script = [Head(200, Headers([*JSON, ("content-length", "46")])), *map(Send, pieces)]
+    script: list[Step] = [Head(200, Headers([*JSON, ("content-length", "46")])), *map(Send, pieces)]
     gateway = Plane(Provider("up", [script]), model_aliases=ALIAS)
     exchange = await gateway.post({"model": "fast"})
     assert b"".join(pieces) == exchange.body
@@ -457,7 +457,7 @@ async def test_overhead_is_the_gateways_time_alone(monkeypatch: pytest.MonkeyPat
 async def test_overhead_has_none_of_the_time_of_a_client_that_stalls() -> None:
     clock = ManualClock()
     gateway = Plane(Provider("up", [answer(b"{}")]), clock=clock)
-    exchange = SlowClient("POST", "/v1/embeddings", authorized(JSON), b'{"model"', stalls=True)
+    exchange = SlowClient("POST", "/v1/embeddings", authorized(JSON), b'{"model"', stall_seconds=0.01)
     exchange.clock = clock
     await gateway.run(exchange)
     assert isinstance(gateway.record, RequestFailed)
@@ -467,7 +467,12 @@ async def test_overhead_has_none_of_the_time_of_a_client_that_stalls() -> None:
 async def test_overhead_of_what_is_refused_is_all_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock()
     gateway = Plane(Provider("up", [answer(b"{}")]), clock=clock)
-    monkeypatch.setattr("proxy.endpoints.require", lambda path, method: clock.advance(2) or find(path))
+
+    def slow(path: str, _method: str) -> Endpoint | None:
+        clock.advance(2)
+        return find(path)
+
+    monkeypatch.setattr("proxy.endpoints.require", slow)
     await gateway.get("/v1/models")
     assert 2 == gateway.record.overhead_seconds
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -13,11 +13,12 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConn
 
 from core.headers import Headers
 from core.tasks import Tasks
-from proxy.handlers import DataPlaneDelegate
+from proxy.exchange import ClientGone, RequestHead
+from proxy.handlers import DataPlaneDelegate, TornadoExchange
 from proxy.intake import Limits
-from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, Plane, Provider, answer, stream
+from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, Plane, Provider, answer, stream, until
 from transport.messages import UpstreamRequest
-from transport.script import Cut, Head, Receive, Script, Send, Stall
+from transport.script import Cut, Head, Receive, Script, Send, Stall, Step
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * 1024
@@ -83,6 +84,10 @@ class Client:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def send_for_ever(self, data: bytes) -> None:
+        while True:
+            await self.send(data)
+
     async def head(self) -> tuple[int, dict[str, str]]:
         text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = text.split("\r\n")
@@ -145,12 +150,6 @@ def head(
 
 def post(body: bytes = b'{"model":"m"}', **more: Any) -> bytes:
     return head(length=len(body), **more) + body
-
-
-async def until(ready: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not ready():  # noqa: ASYNC110  what is waited for is seen from outside alone
-            await asyncio.sleep(0.002)
 
 
 # Framing and keep-alive
@@ -304,8 +303,7 @@ async def test_of_a_refused_body_only_so_much_is_taken(serve: Serve, monkeypatch
         await client.send(head("POST", "/v1/nothing", length=1 << 30))
         assert 404 == (await client.answer())[0]
         with pytest.raises(ConnectionError):
-            for _ in range(1000):
-                await client.send(b" " * 65536)
+            await client.send_for_ever(b" " * 65536)
 
 
 async def test_a_client_that_goes_after_its_refusal_is_nobodys_loss(serve: Serve) -> None:
@@ -371,7 +369,7 @@ async def test_an_upload_is_taken_no_faster_than_the_provider_takes_it(serve: Se
     size = 4 * MEBIBYTE
     async with connected(served) as client:
         form = {"content_type": "multipart/form-data; boundary=b", "token": SHARED, "x_sluice_provider": "up"}
-        await client.send(head(path="/v1/files", length=size, **form))  # type: ignore[arg-type]
+        await client.send(head(path="/v1/files", length=size, **form))
         sending = asyncio.ensure_future(client.send(b"x" * size))
         await until(lambda: taken)
         await asyncio.sleep(0.1)
@@ -412,7 +410,7 @@ async def test_a_client_that_goes_before_the_answer_cancels_it(serve: Serve) -> 
 def flood(count: list[int]) -> Callable[[UpstreamRequest], Script]:
     piece = b"data: " + b"x" * 65536 + b"\n\n"
 
-    def steps() -> Any:
+    def steps() -> Iterator[Step]:
         yield Head(200, Headers(SSE))
         for _ in range(400):
             count[0] += 1
@@ -551,3 +549,86 @@ async def test_bodies_and_answers_are_counted(serve: Serve) -> None:
         await client.answer()
     await until(lambda: len(served.plane.told) > 1)
     assert (15, 5) == (served.plane.record.bytes_in, served.plane.record.bytes_out)
+
+
+# A connection that ends at the worst moment, played by a double
+
+
+class Wire(HTTPConnection):
+    """A connection that takes nothing, and remembers how it was ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def set_close_callback(self, callback: object) -> None:
+        pass
+
+    def write_headers(self, *_: object) -> "asyncio.Future[None]":
+        return asyncio.get_running_loop().create_future()
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        return asyncio.get_running_loop().create_future()
+
+    def finish(self) -> None:
+        self.ends.append("finish")
+
+    def close(self) -> None:
+        self.ends.append("close")
+
+
+def on_a_wire() -> tuple[TornadoExchange, Wire]:
+    wire = Wire()
+    plane = _replaced(Plane().plane, {"send_idle_seconds": 0.01})
+    return TornadoExchange(wire, RequestHead("GET", "/", "", Headers(), "192.0.2.1", 0.0), plane), wire
+
+
+async def test_after_the_client_has_gone_nothing_is_done_to_its_connection() -> None:
+    exchange, wire = on_a_wire()
+    gone: list[bool] = []
+    exchange.on_close(lambda: gone.append(True))
+    exchange.client_gone()
+    exchange.client_gone()
+    with pytest.raises(ClientGone):
+        await exchange.write(b"x")
+    exchange.finish()
+    await exchange.abort()
+    exchange.receive_end()
+    assert ([True], [], 0) == (gone, wire.ends, exchange.bytes_out)
+
+
+async def test_an_answer_is_ended_once() -> None:
+    exchange, wire = on_a_wire()
+    exchange.receive_end()
+    exchange.start(200, (), b"x", complete=True)
+    exchange.finish()
+    await exchange.abort()
+    exchange.client_gone()
+    assert (["finish"], False) == (wire.ends, exchange.closed)
+    await asyncio.sleep(0.03)
+    assert ["finish", "close"] == wire.ends  # for it was never taken
+
+
+async def test_a_cut_does_not_wait_for_a_client_that_takes_nothing() -> None:
+    exchange, wire = on_a_wire()
+    exchange.start(200, (), b"x", complete=False)
+    await exchange.abort()
+    assert ["close"] == wire.ends
+
+
+async def test_what_follows_waits_until_the_head_is_taken() -> None:
+    exchange, _ = on_a_wire()
+    exchange.start(200, (), b"x", complete=False)
+    with pytest.raises(ClientGone):
+        await exchange.write(b"y")
+    assert 1 == exchange.bytes_out
+
+
+async def test_bytes_beyond_what_is_dropped_end_the_connection_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.handlers._LINGER_BYTES", 3)
+    exchange, wire = on_a_wire()
+    exchange.start(404, (), b"", complete=True)
+    assert exchange.receive(b"abc") is None
+    assert [] == wire.ends
+    exchange.receive(b"d")
+    exchange.receive_end()
+    assert ["close"] == wire.ends

@@ -72,7 +72,7 @@ BODIES: dict[str, tuple[MemoryExchange, int, str, str | None]] = {
         "unsupported_media_type",
         None,
     ),
-    "a body that stalls": (request(body=b'{"model"', stalls=True), 408, "request_timeout", None),
+    "a body that stalls": (request(body=b'{"model"', stall_seconds=0.01), 408, "request_timeout", None),
     "another content type": (request(headers=[("content-type", "text/plain")]), 415, "unsupported_media_type", None),
     "a form where none is taken": (request(headers=FORM), 415, "unsupported_media_type", None),
     "two content types": (

@@ -1,7 +1,7 @@
 """Streams under way: passed on event by event, and honest about their end, whoever brings it about."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -9,7 +9,7 @@ from core.events import RequestCompleted, RequestFailed
 from core.headers import Headers
 from core.usage import Usage
 from proxy.sse import event_data
-from tests.exchange import DONE, JSON, SSE, MemoryExchange, Plane, Provider, answer, authorized, request, stream
+from tests.exchange import DONE, JSON, SSE, MemoryExchange, Plane, Provider, answer, authorized, request, stream, until
 from transport.messages import UpstreamRequest
 from transport.script import Cut, Head, Script, Send, Stall, Step, Wait
 
@@ -43,6 +43,12 @@ async def test_a_flood_of_comments_is_not_held_for_ever() -> None:
     comment = b":" + b"x" * 40_000 + b"\n\n"
     gateway = Plane(Provider("up", [stream(comment, comment, ONE, DONE)]))
     assert [comment + comment, ONE, DONE] == (await gateway.post(ASKED)).pieces
+
+
+async def test_a_stream_of_one_event_without_its_blank_line_is_complete() -> None:
+    gateway = Plane(Provider("up", [stream(b"data: [DONE]")]))
+    assert [b"data: [DONE]"] == (await gateway.post(ASKED)).pieces
+    assert "request.completed" == gateway.record.name
 
 
 async def test_an_alias_is_shown_in_every_event() -> None:
@@ -158,8 +164,7 @@ async def test_an_event_over_1_mib_is_passed_on_before_its_end() -> None:
 
 
 async def test_the_error_of_a_stream_that_breaks_within_a_large_event_stands_alone() -> None:
-    pieces = [b'data: {"x":"' + b"y" * (1 << 20), b"z", Cut()]
-    gateway = Plane(Provider("up", [stream(ONE, *pieces)]))
+    gateway = Plane(Provider("up", [stream(ONE, b'data: {"x":"' + b"y" * (1 << 20), b"z", Cut())]))
     exchange = await gateway.post(ASKED)
     assert exchange.pieces[-1].startswith(b'\n\ndata: {"error":{')
 
@@ -180,7 +185,7 @@ def hanging(*steps: Step | bytes) -> Provider:
 STAGES: dict[str, tuple[Provider, MemoryExchange, Callable[[MemoryExchange, Provider], bool], int]] = {
     "while it sends its body": (
         hanging(ONE),
-        request(body=b'{"model":', stalls=True),
+        request(body=b'{"model":', stall_seconds=60),
         lambda exchange, _: exchange.bytes_in > 0,
         499,
     ),
@@ -222,12 +227,10 @@ async def test_a_client_that_goes_ends_the_exchange_and_is_recorded(stage: str) 
     provider, exchange, reached, status = STAGES[stage]
     gateway = Plane(provider)
     task = gateway.begin(exchange)
-    async with asyncio.timeout(5):
-        while not reached(exchange, provider):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        exchange.leave()
-        await task
+    await until(lambda: reached(exchange, provider))
+    await asyncio.sleep(0.01)
+    exchange.leave()
+    await task
     told = gateway.record
     assert ("request.failed", "client_closed", status) == (told.name, told.error_code, told.status)
     assert exchange.ended not in ("finish", "abort")
@@ -282,14 +285,14 @@ async def test_a_slow_client_holds_the_provider_back() -> None:
     taken: list[int] = []
 
     def counting(_request: UpstreamRequest) -> Script:
-        def steps() -> object:
+        def steps() -> Iterator[Step]:
             yield Head(200, Headers(SSE))
             for number in range(1000):
                 taken.append(number)
                 yield Send(ONE)
             yield Send(DONE)
 
-        return Script(steps())  # type: ignore[arg-type]
+        return Script(steps())
 
     gateway = Plane(Provider("up", [counting]))
     exchange = request()
@@ -305,11 +308,10 @@ async def test_a_slow_client_holds_the_provider_back() -> None:
 # Shutdown: the task is cancelled while the client is there
 
 
-async def cancelled(gateway: Plane, exchange: MemoryExchange, ready: Callable[[], bool]) -> None:
+async def cancelled(gateway: Plane, exchange: MemoryExchange, ready: Callable[[], object]) -> None:
     task = gateway.begin(exchange)
     async with asyncio.timeout(5):
-        while not ready():
-            await asyncio.sleep(0)
+        await until(ready)
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -328,9 +330,8 @@ async def test_a_stream_that_outlasts_the_drain_is_told_so() -> None:
 async def test_a_stream_that_was_complete_at_the_end_of_the_drain_ends_well() -> None:
     gateway, exchange = Plane(hanging(ONE, DONE)), request()
     task = gateway.begin(exchange)
-    while len(exchange.pieces) < 2:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await until(lambda: len(exchange.pieces) == 2)
+    await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -343,6 +344,13 @@ async def test_a_body_that_is_no_stream_is_cut_at_the_end_of_the_drain() -> None
     gateway, exchange = Plane(provider), request("/v1/audio/speech")
     await cancelled(gateway, exchange, exchange.sent.is_set)
     assert ([b"a"], "abort") == (exchange.pieces, exchange.ended)
+
+
+async def test_a_large_answer_that_the_client_takes_slowly_is_cut_at_the_end_of_the_drain() -> None:
+    gateway, exchange = Plane(Provider("up", [answer(b"x" * 300_000)])), request()
+    exchange.takes.clear()
+    await cancelled(gateway, exchange, lambda: exchange.pieces)
+    assert (["start 200", "write", "abort"], 200) == (exchange.transcript, gateway.record.status)
 
 
 async def test_a_request_without_output_is_refused_at_the_end_of_the_drain() -> None:

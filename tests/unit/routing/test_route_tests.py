@@ -21,7 +21,7 @@ BOTH = {"model": "x", "token": "t"}
     ("request_", "expect", "key", "message"),
     [
         (GOLD, {"provider": "openai", "model": "gpt-4o", "route": "gold"}, None, ""),
-        (GOLD, {}, None, ""),
+        (GOLD, {}, "", "expects nothing, so it cannot fail"),
         (GOLD, {"provider": "azure"}, "provider", "goes to openai/gpt-4o, not to the provider `azure`"),
         (GOLD, {"provider": "openai", "model": "o1"}, "model", "goes to openai/gpt-4o, not to the model `o1`"),
         (GOLD, {"route": "both"}, "route", "is taken by the route `gold`, not by the route `both`"),
@@ -43,7 +43,12 @@ BOTH = {"model": "x", "token": "t"}
         ),
         ({"model": "x"}, {"provider": "openai"}, "", "a request for `x` is refused with `model_not_found`: no alias"),
         ({"path": "/v1/files"}, {"error": "provider_required"}, None, ""),
-        ({"path": "/v1/files"}, {}, "", "a request without a model is refused with `provider_required`"),
+        (
+            {"path": "/v1/files"},
+            {"provider": "azure"},
+            "",
+            "a request without a model is refused with `provider_required`",
+        ),
         ({"path": "/v1/files", "headers": {"X-Sluice-Provider": "azure"}}, {"provider": "azure"}, None, ""),
     ],
 )
@@ -53,7 +58,11 @@ def test_an_expectation_holds_or_is_a_fault(
     made = bench(
         {
             "routes": ROUTES,
-            "route_tests": [{"request": {"model": "gpt-9"}, "expect": {}}, {"request": request_, "expect": expect}],
+            "tokens": [{"name": "t", "sha256": "0" * 64}],
+            "route_tests": [
+                {"request": {"model": "gpt-9"}, "expect": {"model": "gpt-9"}},
+                {"request": request_, "expect": expect},
+            ],
         }
     )
     told = run_route_tests(made.config, made.router)
@@ -69,3 +78,11 @@ def test_route_and_target_are_told_together(bench: Build) -> None:
     expect = {"route": "both", "provider": "azure"}
     made = bench({"routes": ROUTES, "route_tests": [{"request": GOLD, "expect": expect}]})
     assert ["route", "provider"] == [fault.path[-1] for fault in run_route_tests(made.config, made.router)]
+
+
+def test_a_token_that_does_not_exist_is_a_fault(bench: Build) -> None:
+    tests = [{"request": {"model": "gpt-9", "token": "team"}, "expect": {"model": "gpt-9"}}]
+    made = bench({"tokens": [{"name": "teams", "sha256": "0" * 64}], "route_tests": tests})
+    (fault,) = run_route_tests(made.config, made.router)
+    assert ("route_tests", 0, "request", "token") == fault.path
+    assert "did you mean `teams`?" in fault.message

@@ -328,14 +328,14 @@ def test_another_credential_does_not_help_where_the_target_itself_cools() -> Non
 # What may not be sent again
 
 
-@pytest.mark.parametrize("scope", [busy(), limited(), rejected(ContextExceeded), UpstreamTimeout("late")])
+@pytest.mark.parametrize("scope", [busy(), rejected(ContextExceeded), UpstreamTimeout("late")])
 def test_what_may_have_been_delivered_is_not_tried_again_where_that_is_forbidden(scope: UpstreamError) -> None:
     play = Playbook("a/1", "b/1", error=[["c/1"]], context=[["c/1"]], maybe_delivered=False)
     play.dials("a/1").fails(scope, GIVE_UP)
 
 
-def test_what_was_never_delivered_is_tried_again_all_the_same() -> None:
-    error = ConnectFailed("refused", delivered=Delivered.NO)
+@pytest.mark.parametrize("error", [ConnectFailed("no connection"), limited(), refused()])
+def test_what_was_never_delivered_is_tried_again_all_the_same(error: UpstreamError) -> None:
     Playbook("a/1", "b/1", maybe_delivered=False).dials("a/1").fails(error, RETRY).dials("b/1")
 
 
