@@ -152,20 +152,28 @@ class Secrets(_Section, frozen=True, kw_only=True):
     vault: Annotated[Vault | None, Meta(description="null: no `${vault:…}` references")] = None
 
 
+CONNECT_SECONDS = 5.0
+FIRST_BYTE_SECONDS = 60.0
+IDLE_SECONDS = 120.0
+
+
 class Timeouts(_Section, frozen=True, kw_only=True):
     """Clocks of one attempt; unset: as the provider says, else the default; null: off."""
 
     connect_seconds: Annotated[
-        PositiveSeconds | None | UnsetType, Meta(description="until connected, TLS included (default 5)")
+        PositiveSeconds | None | UnsetType,
+        Meta(description=f"until connected, TLS included (default {CONNECT_SECONDS:g})"),
     ] = UNSET
     first_byte_seconds: Annotated[
-        PositiveSeconds | None | UnsetType, Meta(description="from the request sent to the answer's head (default 60)")
+        PositiveSeconds | None | UnsetType,
+        Meta(description=f"from the request sent to the answer's head (default {FIRST_BYTE_SECONDS:g})"),
     ] = UNSET
     first_token_seconds: Annotated[
         PositiveSeconds | None | UnsetType, Meta(description="from the request sent to the first output (default off)")
     ] = UNSET
     idle_seconds: Annotated[
-        PositiveSeconds | None | UnsetType, Meta(description="longest silence inside an answer (default 120)")
+        PositiveSeconds | None | UnsetType,
+        Meta(description=f"longest silence inside an answer (default {IDLE_SECONDS:g})"),
     ] = UNSET
     total_seconds: Annotated[
         PositiveSeconds | None | UnsetType, Meta(description="the whole exchange, all attempts (default off)")

@@ -10,9 +10,9 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from core.tasks import Tasks
+from telemetry.metrics import forget_worker
 
 _log = logging.getLogger("sluice.workers")
 
@@ -56,7 +56,7 @@ class Supervisor:
         descriptors = [each.fileno() for each in bound]
         try:
             keepers = [
-                self._tasks.spawn(self._keep(arguments, descriptors, Path(metrics_dir)), f"worker {number}")
+                self._tasks.spawn(self._keep(arguments, descriptors, metrics_dir), f"worker {number}")
                 for number in range(self._count)
             ]
             statuses = await asyncio.gather(*keepers)
@@ -66,7 +66,7 @@ class Supervisor:
                 each.close()
             shutil.rmtree(metrics_dir, ignore_errors=True)
 
-    async def _keep(self, arguments: list[str], descriptors: list[int], metrics_dir: Path) -> int:
+    async def _keep(self, arguments: list[str], descriptors: list[int], metrics_dir: str) -> int:
         """Keep one worker running until told to stop; its last exit status."""
         while True:
             worker = await asyncio.create_subprocess_exec(
@@ -82,7 +82,7 @@ class Supervisor:
                 worker.send_signal(signal.SIGTERM)
             status = await worker.wait()
             self._workers.discard(worker)
-            _forget_gauges(metrics_dir, worker.pid)
+            forget_worker(metrics_dir, worker.pid)
             if self._stopping.is_set():
                 return max(status, 0)
             _log.error("worker %d ended with status %d: a new one takes its place", worker.pid, status)
@@ -107,9 +107,3 @@ async def follow_supervisor(stop: Callable[[], None]) -> None:
         await asyncio.sleep(_ORPHAN_CHECK_SECONDS)
     _log.error("the supervisor is gone: draining")
     stop()
-
-
-def _forget_gauges(metrics_dir: Path, pid: int) -> None:
-    """Remove a dead worker's live gauges, as ``prometheus_client.multiprocess.mark_process_dead`` does."""
-    for path in metrics_dir.glob(f"gauge_live*_{pid}.db"):
-        path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from access.address import TrustedProxies
 from access.tokens import TokenIndex
+from config.schema import Server
 from credentials.pool import Pools
 from proxy.intake import Limits
 from proxy.providers.base import ProviderAdapter
@@ -32,5 +33,5 @@ class DataPlane:
     pools: Pools
     providers: dict[str, BoundProvider]
     trusted_proxies: TrustedProxies
-    body_idle_seconds: float = 30.0
-    send_idle_seconds: float = 120.0
+    body_idle_seconds: float = Server().body_idle_seconds
+    send_idle_seconds: float = Server().send_idle_seconds

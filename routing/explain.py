@@ -1,4 +1,4 @@
-"""Why a request goes where it goes: what `./sluice explain` and the management API show."""
+"""Why a request goes where it goes: what `./sluice explain` shows."""
 
 from typing import Protocol
 

@@ -6,7 +6,16 @@ from typing import Protocol
 
 import msgspec
 
-from config.schema import Cooldown, Overrides, Provider, Retry, Timeouts
+from config.schema import (
+    CONNECT_SECONDS,
+    FIRST_BYTE_SECONDS,
+    IDLE_SECONDS,
+    Cooldown,
+    Overrides,
+    Provider,
+    Retry,
+    Timeouts,
+)
 from core.headers import Headers
 
 Random = Callable[[], float]
@@ -100,10 +109,10 @@ class Fallbacks(msgspec.Struct, frozen=True):
 class PlanTimeouts(msgspec.Struct, frozen=True):
     """Timeouts of an attempt at one provider, merged: the route's, else the provider's, else the default. None is off."""
 
-    connect_seconds: float | None = 5.0
-    first_byte_seconds: float | None = 60.0
+    connect_seconds: float | None = CONNECT_SECONDS
+    first_byte_seconds: float | None = FIRST_BYTE_SECONDS
     first_token_seconds: float | None = None
-    idle_seconds: float | None = 120.0
+    idle_seconds: float | None = IDLE_SECONDS
     total_seconds: float | None = None
 
 

@@ -124,11 +124,6 @@ class Metrics:
         """The content type and the text exposition of all metrics, of all workers. May be called from any thread."""
         return prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest(self._shown)
 
-    def mark_worker_dead(self, pid: int) -> None:
-        """Drop the live gauges of a worker that has ended; its counters stay. Nothing to do in a single process."""
-        if self._multiprocess_dir is not None:
-            multiprocess.mark_process_dead(pid, self._multiprocess_dir)  # type: ignore[no-untyped-call]
-
     def _started(self, event: RequestStarted) -> None:
         self._in_flight[(event.endpoint,)].inc()
 
@@ -180,6 +175,11 @@ class Metrics:
     def _rejected(self, event: ConfigRejected) -> None:
         self._reloads[("rejected", event.trigger)].inc()
         self._last_reload_successful.set(0)
+
+
+def forget_worker(multiprocess_dir: str, pid: int) -> None:
+    """Drop the live gauges of a worker that has ended; its counters stay."""
+    multiprocess.mark_process_dead(pid, multiprocess_dir)  # type: ignore[no-untyped-call]
 
 
 class _Shown(Collector):

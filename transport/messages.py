@@ -11,9 +11,9 @@ from core.headers import Headers
 class Clocks(msgspec.Struct, frozen=True):
     """Timeouts of one attempt in seconds; None is off. Each bounds one wait, none the whole."""
 
-    connect_seconds: float | None = 5.0
-    first_byte_seconds: float | None = 60.0
-    idle_seconds: float | None = 120.0
+    connect_seconds: float | None
+    first_byte_seconds: float | None
+    idle_seconds: float | None
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):

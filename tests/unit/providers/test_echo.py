@@ -25,7 +25,7 @@ from transport.script import Head, Receive, Received, Refuse, Script, Send, Step
 
 DOCS = Path(__file__).parents[3] / "docs" / "providers.md"
 HELLO = {"model": "any", "messages": [{"role": "user", "content": "Hello big world"}]}
-CLOCKS = Clocks()
+CLOCKS = Clocks(None, None, None)
 
 
 def echo(**options: Any) -> Echo:

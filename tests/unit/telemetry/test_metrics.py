@@ -176,7 +176,6 @@ def test_events_without_a_metric_are_ignored(metrics: Metrics) -> None:
     before = samples_of(metrics)
     metrics.observe(GatewayStarted(address="127.0.0.1:8080", revision="one"))
     metrics.observe(Event())
-    metrics.mark_worker_dead(1)
     assert before == samples_of(metrics)
 
 
@@ -250,7 +249,7 @@ WORKER = """
     import sys
     from core.clock import SystemClock
     from core.events import ConfigApplied, ConfigRejected, RequestStarted
-    from telemetry.metrics import Metrics
+    from telemetry.metrics import Metrics, forget_worker
 
     directory, role = sys.argv[1:]
     metrics = Metrics(SystemClock(), directory)
@@ -263,7 +262,7 @@ WORKER = """
     sys.stdin.readline()
     if role == "renders":
         sys.stdout.write(metrics.render()[1].decode())
-        metrics.mark_worker_dead(int(sys.stdin.readline()))
+        forget_worker(directory, int(sys.stdin.readline()))
         sys.stdout.write("# EOF\\n")
         sys.stdout.write(metrics.render()[1].decode())
 """
