@@ -32,7 +32,8 @@
     │       ├── CredentialsRejected   502 the provider answered 401 or 403 to *our* credential
     │       ├── UpstreamRateLimited   429
     │       └── UpstreamUnavailable       408, 409, 425, 5xx
-    ├── NoTargetAvailable             503 every target is out of rotation, or none is left
+    ├── NoTargetAvailable             503 every target is out of rotation
+    │   └── TargetsRateLimited        429 each until a time that its provider named
     ├── Draining                      503 the gateway is shutting down
     ├── AdminKeyBusy                  503 too many admin keys wait for their check
     └── InternalError                 500 a fault of the gateway itself
@@ -342,10 +343,18 @@ class UpstreamUnavailable(UpstreamAnswered):
 
 
 class NoTargetAvailable(GatewayError):
-    """Every target is out of rotation, or none is left to try."""
+    """Every target is out of rotation."""
 
     status = 503
     code = "no_target_available"
+
+
+class TargetsRateLimited(NoTargetAvailable):
+    """Every target is rate-limited until a time that its provider named: none is asked before."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
 
 
 class Draining(GatewayError):

@@ -213,19 +213,22 @@ def rename_in_events(events: bytes, model: bytes) -> bytes:
 
 
 def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
-    if events.find(_NAME, start, end) < 0:
+    first = events.find(_NAME, start, end)
+    if first < 0:
         return []
-    match = _MODEL.search(events, start, end)
-    head = b"" if match is None else events[start : match.start()]
+    head = events[start:first]
     if (
         # The usual case, told without parsing: the event is one line of data, and the member stands at its top level
         # before anything nested.
-        match is not None
-        and head.startswith(b"data:")
+        head.startswith(b"data:")
         and head.count(b"{") == 1
-        and not any(mark in head for mark in (b"[", b"\n", b"\r"))
-        and events.find(_NAME, match.end(), end) < 0
-        and not any(mark in events[match.end() : end] for mark in (b"\ndata", b"\rdata"))
+        and b"[" not in head
+        and b"\n" not in head
+        and b"\r" not in head
+        and events.find(_NAME, first + 1, end) < 0
+        and events.find(b"\ndata", first, end) < 0
+        and events.find(b"\rdata", first, end) < 0
+        and (match := _MODEL.match(events, first)) is not None
     ):
         return [match.span(1)]
     lines = data_lines(events, start, end)

@@ -60,8 +60,14 @@ def end_of_first_event(buffer: bytes, start: int = 0) -> int:
 def event_spans(events: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of each event; the last one may lack its blank line."""
     start = 0
-    while start < len(events):
-        end = end_of_first_event(events, start) or len(events)
+    size = len(events)
+    plain = b"\r" not in events
+    while start < size:
+        if plain:
+            end = events.find(b"\n\n", start) + 2
+            end = end if end > 1 else size
+        else:
+            end = end_of_first_event(events, start) or size
         yield start, end
         start = end
 

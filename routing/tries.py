@@ -29,8 +29,8 @@ import msgspec
 from core.errors import (
     CredentialsRejected,
     Delivered,
-    NoTargetAvailable,
     RetryScope,
+    TargetsRateLimited,
     UpstreamError,
     UpstreamRateLimited,
 )
@@ -125,7 +125,7 @@ class Tries:
         and no guess of ours may be an outage. Targets whose provider limited the rate and named a time are no guess.
 
         Raises:
-            NoTargetAvailable: every target is rate-limited until a time that its provider named;
+            TargetsRateLimited: every target is rate-limited until a time that its provider named;
                 ``retry_after_seconds`` is the soonest.
             RuntimeError: not the time to call: an attempt is under way, or it was given up.
         """
@@ -364,7 +364,7 @@ class Tries:
         guessed = [rest for rest in rests if not rest[1]]
         if not guessed:
             soonest = min(until for until, _, _, _ in rests) - now
-            raise NoTargetAvailable("every target is rate-limited by its provider", retry_after_seconds=soonest)
+            raise TargetsRateLimited("every target is rate-limited by its provider", retry_after_seconds=soonest)
         until, _, place, target = min(guessed, key=lambda rest: rest[0])
         credential = self._pools.choose(target.provider, (), until, self._random)
         if credential is None:  # a pool cools for longer than its target

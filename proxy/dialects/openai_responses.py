@@ -11,23 +11,26 @@ import msgspec
 from core.errors import GatewayError
 from core.usage import Usage
 from proxy.dialects.base import Ending, count, nested
-from proxy.dialects.openai_chat import OpenAIChat
+from proxy.dialects.openai_chat import ErrorObject, OpenAIChat
 
 _LAST = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
 
 
 class _ErrorEvent(msgspec.Struct):
+    # The reference documents the members at the top level; the API itself sends them in an object, as the SDKs expect.
     type: str
     code: str | None
     message: str
     param: str | None
+    error: ErrorObject
 
 
 class OpenAIResponses(OpenAIChat):
     """The `openai-responses` dialect: the same error bodies, other events and other names for tokens."""
 
     def error_event(self, error: GatewayError) -> bytes:
-        event = _ErrorEvent("error", error.client_code, error.message, error.param)
+        told = ErrorObject(error.message, error.kind, error.param, error.client_code)
+        event = _ErrorEvent("error", told.code, told.message, told.param, told)
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
     def ending(self, events: bytes) -> Ending:

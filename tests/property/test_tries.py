@@ -13,8 +13,8 @@ from core.errors import (
     ContextExceeded,
     CredentialsRejected,
     Delivered,
-    NoTargetAvailable,
     RetryScope,
+    TargetsRateLimited,
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
@@ -78,7 +78,7 @@ def exchange(tries: Tries, script: list[tuple[UpstreamError | None, float, bool]
     while True:
         try:
             attempt = tries.next(now)
-        except NoTargetAvailable as refusal:
+        except TargetsRateLimited as refusal:
             soonest = refusal.retry_after_seconds
             break
         attempts.append(attempt)

@@ -206,7 +206,7 @@ async def test_when_every_target_is_limited_the_client_is_told_when_to_come_back
     gateway = Plane(Provider("a", [error(429, retry_after="30")]), **route("a/x", attempts=1))
     await gateway.post({"model": "m"})
     exchange = await gateway.post({"model": "m"})
-    assert (503, "no_target_available") == (exchange.status, exchange.json()["error"]["code"])
+    assert (429, "rate_limit_exceeded") == (exchange.status, exchange.json()["error"]["code"])
     assert 29 <= int(exchange.field("retry-after") or "") <= 30
     assert 0 == gateway.record.attempts
 

@@ -32,9 +32,9 @@ def test_an_error_event_is_one_whole_event() -> None:
     chat, responses = CHAT.error_event(error), RESPONSES.error_event(error)
     assert chat == b"data: " + CHAT.error_body(error) + b"\n\n"
     assert responses.startswith(b"event: error\ndata: {")
-    assert {"type": "error", "code": "upstream_disconnected", "message": 'a\n\n"b"', "param": None} == json.loads(
-        responses.partition(b"data: ")[2]
-    )
+    told = {"code": "upstream_disconnected", "message": 'a\n\n"b"', "param": None}
+    expected = {"type": "error", **told, "error": {"type": "server_error", **told}}
+    assert expected == json.loads(responses.partition(b"data: ")[2])
     assert (1, 1) == (chat.count(b"\n\n"), responses.count(b"\n\n"))
 
 

@@ -15,8 +15,8 @@ from core.errors import (
     ContextExceeded,
     CredentialsRejected,
     Delivered,
-    NoTargetAvailable,
     RetryScope,
+    TargetsRateLimited,
     UpstreamError,
     UpstreamRateLimited,
     UpstreamRejected,
@@ -399,7 +399,7 @@ def test_a_failed_probe_ends_the_request_where_all_else_cools() -> None:
 def test_when_every_provider_has_named_a_time_the_client_is_told_the_soonest() -> None:
     play = Playbook("a/1", error=[["b/1"]])
     play.cool("a", "1", 9, Reason.RATE_LIMITED, asked=True).cool("b", "1", 4, Reason.RATE_LIMITED, asked=True)
-    with pytest.raises(NoTargetAvailable) as caught:
+    with pytest.raises(TargetsRateLimited) as caught:
         play.dials("a/1")
     assert 4 == caught.value.retry_after_seconds
 
@@ -415,7 +415,7 @@ def test_a_target_that_lacks_only_credentials_counts_as_cooling(asked: bool) -> 
     for key, seconds in (("k1", 5), ("k2", 3)):
         play.cooldowns.cool_credential("a", key, reason=Reason.RATE_LIMITED, seconds=seconds, now=play.now, asked=asked)
     if asked:
-        with pytest.raises(NoTargetAvailable):
+        with pytest.raises(TargetsRateLimited):
             play.dials("a/1")
     else:
         play.dials("a/1", credential="k2", probe=True)
