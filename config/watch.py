@@ -30,7 +30,7 @@ STABLE_SECONDS = 0.1
 """Content that is the same after this long is taken for whole."""
 UNSTABLE_SECONDS = 1.0
 """Content that keeps changing is taken as it is after this long."""
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.5
 
 _MAX_LINKS = 40  # as Linux resolves at most: path_resolution(7)
 

@@ -98,22 +98,23 @@ class Answer:
             if not events:
                 continue
             held += events
-            if self._is_output(held) or len(held) > MAX_ERROR_BYTES:
+            if self._is_output(events) or len(held) > MAX_ERROR_BYTES:
                 return held
-        held += relay.end()
+        rest = relay.end()
+        held += rest
         if not held:
             raise UpstreamMalformed("the provider's stream ended before its first event")
-        self._is_output(held)
+        self._is_output(rest)
         self._require_end(relay)
         return held
 
-    def _is_output(self, held: bytes) -> bool:
-        """Whether the first event that carries anything has come.
+    def _is_output(self, events: bytes) -> bool:
+        """Whether the first event that carries anything is among ``events``, and they may go out.
 
         Raises:
             UpstreamErrorEvent: it has, and is an error.
         """
-        first = first_with_data(held)
+        first = first_with_data(events)
         if first is None:
             return False
         failure = self.dialect.failure(first)

@@ -388,3 +388,10 @@ async def test_an_error_after_the_head_that_nobody_foresaw_cuts_the_answer(
         await gateway.run(exchange)
     assert ([ONE], "abort") == (exchange.pieces, exchange.ended)
     assert "internal_error" == gateway.record.error_code
+
+
+async def test_a_flood_of_small_comments_costs_no_more_than_its_bytes() -> None:
+    comments = b":\n\n" * 15_000
+    gateway = Plane(Provider("up", [stream(*(comments[at : at + 3] for at in range(0, len(comments), 3)), DONE)]))
+    async with asyncio.timeout(5):
+        assert comments + DONE == (await gateway.post(ASKED)).body
