@@ -5,6 +5,7 @@ from enum import Enum
 import msgspec
 
 from core.errors import GatewayError, UpstreamCut, UpstreamError, UpstreamErrorEvent, UpstreamMalformed
+from core.headers import Headers
 from core.usage import Usage
 from proxy.dialects.base import Dialect, Ending
 from proxy.exchange import Exchange
@@ -19,6 +20,8 @@ MAX_ERROR_BYTES = 64 * 1024
 """How much of an error answer is read."""
 
 _SSE = "text/event-stream"
+_SHORTEST_SECRET = 10
+"""Shorter values of ours, such as `identity`, are words that an answer may well hold."""
 
 
 class Shape(Enum):
@@ -137,6 +140,8 @@ class Answer:
                 self.held = b"".join(pieces)
                 return
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if body.lstrip()[:1] not in (b"{", b"[", b'"'):
+            raise UpstreamMalformed("the provider's answer is not JSON")
         self.usage = find_usage(body, self.dialect)
         if self._model is not None:
             body = rename(body, msgspec.json.encode(self._model))
@@ -217,4 +222,17 @@ async def read_error(response: UpstreamResponse) -> bytes:
         return body
     finally:
         response.close()
+    return body
+
+
+def without_echo(body: bytes, sent: Headers, from_client: Headers) -> bytes:
+    """``body`` unless it repeats a value that only the gateway sent, a credential most likely; then nothing of it."""
+    known = set(from_client)
+    for name, value in sent:
+        if (name, value) in known:
+            continue
+        # A scheme before a credential is no secret: `Bearer …`.
+        text = value.rpartition(" ")[2]
+        if len(text) >= _SHORTEST_SECRET and text.encode("latin-1", "replace") in body:
+            return b""
     return body

@@ -1,5 +1,6 @@
 """A JSON request or answer whose top level is known and whose every other byte is left alone."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -16,7 +17,15 @@ Span = tuple[int, int]
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY = re.compile(rb'[ \t\n\r]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _SEPARATOR = re.compile(rb"[ \t\n\r]*([,}])")
+_NAME_END = re.compile(rb'"[ \t\n\r]*:')
 _TWICE = "the body names a member twice: send each name once"
+
+
+MAX_MEMBERS = 1024
+"""Members at the top level of a document. APIs know some dozens; a few million would take seconds to read."""
+
+MAX_NAMES = 500_000
+"""Names in a whole document, at most: counted before anything is built of them."""
 
 
 class MalformedDocument(ValueError):
@@ -34,6 +43,8 @@ class Document:
     def __init__(self, data: bytes) -> None:
         """Raises MalformedDocument, worded for the sender, when ``data`` is no JSON object with unique names."""
         self.data = data
+        if _has_too_many_names(data):
+            raise MalformedDocument(f"the body has more than {MAX_NAMES} names")
         try:
             self._members: Mapping[str, msgspec.Raw] = _DECODER.decode(data)
         except msgspec.ValidationError:
@@ -42,6 +53,8 @@ class Document:
             raise MalformedDocument(f"the body is not valid JSON: {error}") from None
         except RecursionError:
             raise MalformedDocument("the body is nested too deeply") from None
+        if len(self._members) > MAX_MEMBERS:
+            raise MalformedDocument(f"the body has more than {MAX_MEMBERS} members")
         self._starts: dict[str, int] = {}
         """Where each member begins, after the brace or comma before it."""
         self.spans = self._locate()
@@ -112,6 +125,12 @@ class Document:
         """A member as it is spelled, with the white space before it, and with another value unless None."""
         start, end = self.spans[name]
         return self.data[self._starts[name] : end] if value is None else self.data[self._starts[name] : start] + value
+
+
+def _has_too_many_names(data: bytes) -> bool:
+    if data.count(b":") <= MAX_NAMES:
+        return False
+    return sum(1 for _ in itertools.islice(_NAME_END.finditer(data), MAX_NAMES + 1)) > MAX_NAMES
 
 
 def text_member(document: Document, name: str) -> str | None:

@@ -38,6 +38,12 @@ _REQUEST_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "origin",
     "referer",
+    # Some servers take these for another path or method than the request's own.
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
 }
 _REQUEST_DROPPED_PREFIXES = ("x-forwarded-", "x-sluice-", "sec-")
 

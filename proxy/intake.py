@@ -1,7 +1,9 @@
 """Reading a client's request: what it asks for, and its body in a form that can be sent on."""
 
+import re
 import zlib
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import msgspec
 
@@ -12,6 +14,8 @@ from proxy.exchange import Exchange
 from proxy.multipart import PREFIX_BYTES, Field, FieldFinder, MalformedMultipart, boundary_of
 
 MAX_MODEL_LENGTH = 256
+
+_CHARSET = re.compile(r"charset\s*=\s*([^;]*)", re.IGNORECASE)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -124,14 +128,20 @@ async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -
         CallerError: the body is missing, malformed, over a limit, of a wrong type, or names no model.
     """
     head = exchange.head
-    if not head.query.isascii():
-        raise InvalidRequest("the query has characters outside of ASCII: percent-encode them")
+    _require_plain_query(head.query)
     content_types = head.headers.get_all("content-type")
     if len(content_types) > 1:
         # Two opinions on what the body is: the provider may hold the other one.
         raise UnsupportedMediaType("the request states several content types: send one")
     content_type = content_types[0].strip() if content_types else ""
-    essence = content_type.partition(";")[0].strip().lower()
+    essence, _, parameters = content_type.partition(";")
+    essence = essence.strip().lower()
+    charset = _CHARSET.search(parameters)
+    if charset is not None and charset[1].strip(" \"'").lower() not in ("utf-8", "utf8", "us-ascii"):
+        # The model is read here as UTF-8; a provider that honours another charset would read other names.
+        raise UnsupportedMediaType("the content type states a charset other than UTF-8: send UTF-8")
+    if len(head.headers.get_all("content-encoding")) > 1:
+        raise UnsupportedMediaType("the request states several content codings: send one field")
     if head.method in ("GET", "DELETE"):
         raw = await _read_whole(exchange, limits)
         return Inbound(model=None, raw=raw or None)
@@ -152,8 +162,7 @@ async def _read_json(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> 
         document = Document(body)
     except MalformedDocument as fault:
         raise InvalidRequest(str(fault), code="invalid_json") from None
-    if endpoint.model is not ModelRule.NONE:
-        _require_one_spelling(document)
+    _require_one_spelling(document, endpoint)
     model = checked_model(text_member(document, "model"), endpoint)
     return Inbound(
         model=model,
@@ -163,15 +172,35 @@ async def _read_json(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> 
     )
 
 
-def _require_one_spelling(document: Document) -> None:
+def _require_one_spelling(document: Document, endpoint: Endpoint) -> None:
     """Some providers match names whatever their case: they would take `Model` for the model.
 
     Raises:
-        InvalidRequest: there is such a name.
+        InvalidRequest: there is a name that differs only so from one that decides what the caller may do.
     """
     for name in document.spans:
-        if len(name) == 5 and name != "model" and name.lower() == "model":
+        lower = name.lower()
+        if name == lower:
+            continue
+        if endpoint.model is not ModelRule.NONE and lower == "model":
             raise InvalidRequest(f"`{name}` is not a member: write `model`", param=name, code="invalid_model")
+        if any(lower == member for member, _ in endpoint.granted_members):
+            raise InvalidRequest(f"`{name}` is not a member: write `{lower}`", param=name)
+
+
+def _require_plain_query(query: str) -> None:
+    """
+    Raises:
+        InvalidRequest: the query cannot be sent on, or holds what belongs into the body or a header.
+    """
+    if not query.isascii():
+        raise InvalidRequest("the query has characters outside of ASCII: percent-encode them")
+    for part in query.split("&") if query else ():
+        name = unquote(part.partition("=")[0]).strip().lower()
+        if name == "model":
+            raise InvalidRequest("name the `model` in the body, not in the query", param="model")
+        if name in ("key", "api_key", "api-key", "access_token"):
+            raise InvalidRequest("send the API key in a header, not in the query: addresses end up in logs")
 
 
 def checked_model(model: str | None, endpoint: Endpoint) -> str | None:
@@ -292,3 +321,23 @@ def _text(field: Field) -> str:
         return field.value.decode()
     except UnicodeDecodeError:
         raise InvalidRequest("`model` is not UTF-8", param="model", code="invalid_model") from None
+
+
+class _Item(msgspec.Struct):
+    type: object = None
+
+
+_ITEMS = msgspec.json.Decoder(list[_Item])
+
+
+def refers_to_stored_items(document: Document) -> bool:
+    """Whether `input` names items that the provider has stored, whoever stored them."""
+    raw = document.raw("input")
+    if raw is None or not raw.startswith(b"["):
+        return False
+    try:
+        items = _ITEMS.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Not a list of objects: no API of this kind takes it.
+        return False
+    return any(item.type == "item_reference" for item in items)

@@ -17,6 +17,8 @@ PREFIX_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 8 * 1024
 """The longest head of a part."""
 
+MAX_PARTS = 1000
+
 MAX_VALUE_BYTES = 64 * 1024
 """The longest value of a field that is looked for."""
 
@@ -86,6 +88,7 @@ class FieldFinder:
         self._wanted_from: int | None = None
         """Where in the body the value of the field being read begins, if it is wanted."""
         self._closed = False
+        self._parts = 0
         self.fields: list[Field] = []
         """The fields that have been read whole, their closing delimiter included."""
 
@@ -106,6 +109,8 @@ class FieldFinder:
         """
         if not self._closed or self._delimiter in self._buffer:
             raise MalformedMultipart("the multipart body ends before its closing boundary")
+        if self._buffer not in (b"", _LINE):
+            raise MalformedMultipart("there are bytes after the last part: leave them out")
 
     def _content(self) -> bool:
         """Go on to the next delimiter. Whether it is there."""
@@ -122,6 +127,8 @@ class FieldFinder:
         if len(mark) < 2:
             return False
         first = self._offset + at == 0
+        if self._parts == 0 and not first:
+            raise MalformedMultipart("there are bytes before the first part: leave them out")
         if self._closed or mark not in (_LINE, b"--") or not (first or self._buffer[max(0, at - 2) : at] == _LINE):
             raise MalformedMultipart("the multipart boundary stands where no part begins: choose another")
         if self._wanted_from is not None:
@@ -131,6 +138,9 @@ class FieldFinder:
             self.fields.append(Field(self._buffer[: at - 2], self._wanted_from, self._wanted_from + at - 2))
             self._wanted_from = None
         self._closed = mark == b"--"
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise MalformedMultipart(f"the multipart body has more than {MAX_PARTS} parts")
         self._in_head = not self._closed
         self._drop(after + 2)
         return True
@@ -164,8 +174,12 @@ class FieldFinder:
         name = parameters["name"]
         if name != self._name:
             plain = unquote_to_bytes(name.encode("latin-1")).decode("latin-1")
-            if plain.strip(" \t[]").lower() == self._name:
+            bare = re.split(r"[\[.]", plain.strip(" \t[]'"), maxsplit=1)[0].rstrip().lower()
+            if bare == self._name:
                 raise MalformedMultipart(f"a part's name resembles `{self._name}`: write it exactly so")
+            if bare == "_charset_":
+                # RFC 7578 section 4.6: it would say how the other fields are to be read.
+                raise MalformedMultipart("a part is called `_charset_`: send UTF-8 and leave it out")
             return False
         if len(parameters) > 1 or not _is_plain_text(fields):
             raise MalformedMultipart(f"send `{self._name}` as a plain text field, not as a file")

@@ -25,7 +25,7 @@ class Outbound:
         self._head = head
         self._path = path.removeprefix(endpoint.upstream_prefix)
         self._overrides = plan.overrides
-        self._headers = forwarded_request_headers(
+        self.headers = forwarded_request_headers(
             head.headers, reads_answer=endpoint.reads_answer, body_changed_coding=inbound.decoded
         )
 
@@ -48,7 +48,7 @@ class Outbound:
             method=self._head.method,
             path=self._path,
             query=self._head.query,
-            headers=self._headers,
+            headers=self.headers,
             body=body,
             body_length=length,
             model=model,

@@ -18,7 +18,7 @@ from core.errors import (
 from core.events import AttemptFailed, Events, RequestStarted
 from core.identity import ApiToken, Grant
 from proxy import endpoints, models
-from proxy.answer import Answer, read_error, shape_of
+from proxy.answer import Answer, read_error, shape_of, without_echo
 from proxy.dataplane import DataPlane
 from proxy.deadline import Deadline
 from proxy.delivery import Delivery, draining
@@ -27,7 +27,7 @@ from proxy.dialects.base import Dialect
 from proxy.endpoints import Endpoint, ModelRule, Service
 from proxy.exchange import ClientGone, Exchange
 from proxy.headers import gateway_headers
-from proxy.intake import Inbound, read_inbound
+from proxy.intake import Inbound, read_inbound, refers_to_stored_items
 from proxy.outbound import Outbound, shown_model
 from proxy.record import Record
 from proxy.refusal import refusal_of
@@ -140,6 +140,8 @@ class _Run:
             for name, grant in endpoint.granted_members:
                 if document.raw(name) not in (None, b"null"):
                     permissions.require_grant(token, grant)
+            if endpoint.granted_members and refers_to_stored_items(document):
+                permissions.require_grant(token, Grant.RESPONSES)
 
     async def _attempts(self, tries: Tries, outbound: Outbound, plan: Plan) -> Answer:
         """Attempt until an answer has begun. Raises the last failure when the tries are used up."""
@@ -191,8 +193,9 @@ class _Run:
             async with asyncio.timeout(first_token):
                 response = await provider.client.send(request)
                 try:
-                    if response.status >= 400:
-                        raise provider.adapter.classify(response.status, response.headers, await read_error(response))
+                    if 400 <= response.status < 600:
+                        body = without_echo(await read_error(response), request.headers, outbound.headers)
+                        raise provider.adapter.classify(response.status, response.headers, body)
                     if not (200 <= response.status < 300 or self._not_modified(response.status)):
                         raise UpstreamMalformed(f"the provider answered with {response.status}: check `base_url`")
                     shown = shown_model(outbound.inbound.model, target.model)

@@ -45,8 +45,9 @@ def read_base_url(text: str, faults: list[Fault]) -> SplitResult:
     try:
         url = urlsplit(text)
         port = url.port
-    except ValueError as error:
-        fault(f"not a URL ({error}): write it as https://host/v1")
+    except ValueError:
+        # What Python says of it may repeat a part of a password.
+        fault("not a URL: write it as https://host/v1")
         return urlsplit("")
     if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
         fault("not an http(s) URL: write it as https://host/v1")

@@ -178,15 +178,11 @@ def test_a_response_stream_that_breaks_is_an_error(client: OpenAI) -> None:
     assert "response.completed" not in {event.type for event in events}
 
 
-def test_an_answer_that_is_no_json_is_passed_on_as_it_is(running: Gateway) -> None:
-    # The gateway does not parse what it need not; whoever reads the answer objects.
-    assert (200, b"<html>this is not JSON") == _status_and_body(running, "echo/garbage")
-    assert (200, b"") == _status_and_body(running, "echo/empty")
-
-
-def _status_and_body(running: Gateway, model: str) -> tuple[int, bytes]:
-    answer = running.chat(model)
-    return answer.status, answer.body
+@pytest.mark.parametrize("model", ["echo/garbage", "echo/empty"])
+def test_an_answer_that_is_no_json_is_no_answer(client: OpenAI, model: str) -> None:
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(model=model, messages=HELLO)
+    assert (502, "upstream_malformed") == (caught.value.status_code, caught.value.code)
 
 
 def test_a_stream_without_its_final_event_is_a_cut_one(running: Gateway, client: OpenAI) -> None:

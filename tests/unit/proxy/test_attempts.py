@@ -116,6 +116,9 @@ OUTCOMES: dict[str, tuple[Steps, list[str], int, str]] = {
         "upstream_malformed",
     ),
     "an interim answer": ((Head(199),), ["upstream_malformed, delivered maybe"], 502, "upstream_malformed"),
+    "no json": (answer(b"<html>sorry"), ["upstream_malformed, delivered maybe"], 502, "upstream_malformed"),
+    "nothing": (answer(b""), ["upstream_malformed, delivered maybe"], 502, "upstream_malformed"),
+    "no status of HTTP": ((Head(600), Send(b"{}")), ["upstream_malformed, delivered maybe"], 502, "upstream_malformed"),
     "unavailable": (BUSY, ["upstream_unavailable, delivered maybe"], 503, "upstream_unavailable"),
     "rate-limited": (error(429), ["rate_limit_exceeded, delivered no"], 429, "rate_limit_exceeded"),
     "our key refused": (
@@ -375,3 +378,15 @@ async def test_sse_headers_are_forwarded_without_a_length() -> None:
     steps = stream(b"data: 1\n\n", DONE, headers=[*SSE, ("content-length", "9")])
     exchange = await Plane(Provider("a", [steps])).post({"model": "m", "stream": True})
     assert exchange.field("content-length") is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+async def test_an_error_answer_that_repeats_our_credential_is_not_passed_on(status: int) -> None:
+    provider = Provider(
+        "provider-a", [answer(b'{"error":{"message":"you sent Bearer key-of-provider-a"}}', JSON, status)]
+    )
+    gateway = Plane(provider, **route("provider-a/x", attempts=1))
+    exchange = await gateway.post({"model": "m"})
+    assert status == exchange.status
+    assert ("authorization", "Bearer key-of-provider-a") in tuple(provider.last.headers)
+    assert b"key-of-provider-a" not in exchange.body

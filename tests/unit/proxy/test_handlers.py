@@ -543,7 +543,7 @@ async def test_the_clients_address_is_that_behind_trusted_proxies(serve: Serve) 
 
 
 async def test_bodies_and_answers_are_counted(serve: Serve) -> None:
-    served = serve(Provider("up", [Receive(lambda _: Script(answer(b"12345")), 0)]))
+    served = serve(Provider("up", [Receive(lambda _: Script(answer(b"[234]")), 0)]))
     async with connected(served) as client:
         await client.send(post(b'{"model":"m"}  '))
         await client.answer()

@@ -81,6 +81,26 @@ BODIES: dict[str, tuple[MemoryExchange, int, str, str | None]] = {
         "unsupported_media_type",
         None,
     ),
+    "a charset that is not UTF-8": (
+        request(headers=[("content-type", "application/json; charset=utf-7")]),
+        415,
+        "unsupported_media_type",
+        None,
+    ),
+    "several content codings": (
+        request(body=gzip.compress(GOOD), headers=[("content-encoding", "identity"), *GZIP]),
+        415,
+        "unsupported_media_type",
+        None,
+    ),
+    "a stored response in another case": (
+        request("/v1/responses", b'{"model":"m","Previous_Response_ID":"r"}'),
+        400,
+        "invalid_request",
+        "Previous_Response_ID",
+    ),
+    "a model in the query": (request(query="x=1&model=gpt"), 400, "invalid_request", "model"),
+    "a key in the query": (request(query="%6Bey=sk-secret"), 400, "invalid_request", None),
     "a query beyond ASCII": (request(query="a=\xe4"), 400, "invalid_request", None),
     "a form without boundary": (
         request("/v1/images/edits", headers=[("content-type", "multipart/form-data")]),
@@ -169,6 +189,11 @@ CALLERS: dict[str, tuple[MemoryExchange, int, str]] = {
     ),
     "a response that goes on from a stored one": (
         request("/v1/responses", b'{"model":"m","previous_response_id":"resp_1"}'),
+        403,
+        "endpoint_not_allowed",
+    ),
+    "a response to a stored item": (
+        request("/v1/responses", b'{"model":"m","input":[{"type":"item_reference","id":"msg_1"}]}'),
         403,
         "endpoint_not_allowed",
     ),
@@ -321,3 +346,20 @@ async def test_errors_come_in_the_dialect_of_the_path() -> None:
     chat = await gateway.post(b"{")
     responses = await gateway.post(b"{", "/v1/responses")
     assert chat.json()["error"] == responses.json()["error"]
+
+
+@pytest.mark.parametrize("count", [1025, 600_000])
+async def test_a_document_of_more_names_than_any_api_knows_is_refused_at_once(count: int) -> None:
+    body = b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}"
+    gateway = Plane(Provider("up", [answer(b"{}")]), limits=Limits(1 << 25, 1 << 25))
+    exchange = await gateway.run(request(body=body))
+    assert (400, "invalid_json") == (exchange.status, exchange.json()["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    "input_", ['"hello"', "[1]", '[{"type":"message"}]', '[{"type":"message","content":"item_reference"}]']
+)
+async def test_an_input_of_its_own_needs_no_grant(input_: str) -> None:
+    gateway = Plane(Provider("up", [answer(b"{}")]))
+    body = b'{"model":"m","input":%s}' % input_.encode()
+    assert 200 == (await gateway.run(request("/v1/responses", body))).status

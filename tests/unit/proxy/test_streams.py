@@ -263,7 +263,7 @@ async def test_a_client_that_goes_closes_the_providers_answer() -> None:
     "provider",
     [
         Provider("up", [stream(ONE, TWO, DONE)]),
-        Provider("up", [answer(b"x" * 300_000)]),
+        Provider("up", [answer(b'"' + b"x" * 300_000 + b'"')]),
         Provider("up", [(Head(200, Headers([("content-type", "audio/mpeg")])), Send(b"a"), Send(b"b"))]),
     ],
     ids=["stream", "large", "opaque"],
@@ -347,7 +347,7 @@ async def test_a_body_that_is_no_stream_is_cut_at_the_end_of_the_drain() -> None
 
 
 async def test_a_large_answer_that_the_client_takes_slowly_is_cut_at_the_end_of_the_drain() -> None:
-    gateway, exchange = Plane(Provider("up", [answer(b"x" * 300_000)])), request()
+    gateway, exchange = Plane(Provider("up", [answer(b'"' + b"x" * 300_000 + b'"')])), request()
     exchange.takes.clear()
     await cancelled(gateway, exchange, lambda: exchange.pieces)
     assert (["start 200", "write", "abort"], 200) == (exchange.transcript, gateway.record.status)
