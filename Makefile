@@ -1,7 +1,7 @@
 # Two commands: `make run` and `make test`. Each does all of its set-up first; nothing else has to be installed.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format bench image lock upgrade clean environment-run environment-dev
+.PHONY: help run test soak check format bench image lock upgrade clean environment-run environment-dev
 
 # Tools are run as modules, so that the tree can be moved; PYTHONSAFEPATH and PYTHONPATH: as in ./sluice.
 RUN = PYTHONPATH='$(CURDIR)' .venv/bin/python
@@ -20,6 +20,9 @@ test: environment-dev check ## Set everything up, check, and run all tests with 
 	@$(DEV) -m coverage combine --quiet
 	@$(DEV) -m coverage json --quiet -o .cache/coverage.json
 	@$(DEV) tools/coverage_bars.py .cache/coverage.json
+
+soak: environment-dev ## Mixed traffic and a reload a second for SOAK_SECONDS (180): what is left of it
+	$(DEV) -m pytest -m soak -s tests/soak
 
 check: environment-dev ## Lint, formatting, types, import layers, generated files, documents
 	$(DEV) -m ruff check .

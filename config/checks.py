@@ -31,9 +31,11 @@ def parse_listen(text: str) -> Address:
         ValueError: it is neither; the message says how to mend it.
     """
     host, separator, port = text.rpartition(":")
+    if not separator and _is_port(text):
+        raise ValueError(f"no address before the port: write `127.0.0.1:{text}`, or `0.0.0.0:{text}` for all of IPv4")
     if not separator or not port.isdecimal() or not port.isascii():
         raise ValueError("not an address and a port: write `127.0.0.1:8080`, or `[::1]:8080` for IPv6")
-    if len(port) > 5 or int(port) > 65535:
+    if not _is_port(port):
         raise ValueError("the port must be between 0 and 65535")
     if not host:
         raise ValueError(f"no address before the port: write `0.0.0.0:{port}` for all of IPv4, `[::]:{port}` for IPv6")
@@ -44,6 +46,10 @@ def parse_listen(text: str) -> Address:
     if not _HOST_NAME.match(host):
         raise ValueError("not a host name or an IP address before the port")
     return Address(host, int(port))
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= 5 and int(text) <= 65535
 
 
 def _listen(text: str) -> None:
@@ -57,8 +63,9 @@ def _url(text: str) -> None:
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
-    except ValueError as error:
-        raise ValueError(f"not an address: {error}") from None
+    except ValueError:
+        # The parser's own words may repeat a piece of it.
+        raise ValueError("not an address that can be read: write `https://host:port/path`") from None
     if url.scheme not in ("http", "https") or not host or port == 0:
         raise ValueError("not an http(s) address: write `https://host/path`")
     if url.username is not None or url.password is not None:

@@ -37,6 +37,8 @@ MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_ALIASED_VALUES = 100_000
 """How many values all aliases of a document may repeat: a few nested ones could otherwise stand for billions."""
+ALIASED_VALUE_CHARACTERS = 100
+"""A long text counts as one more value for each so many characters: every step looks at all of them again."""
 
 Value = Scalar | list["Value"] | dict[str, "Value"]
 """What a document is made of."""
@@ -61,6 +63,7 @@ _MENDS = (
     ("block sequence entries are not allowed", "put the list on the lines after the key"),
     ("did not find expected node content", "a value is missing here"),
     ("found unknown escape character", "write the backslash twice, or use single quotes"),
+    ("expected alphabetic or numeric character", 'put a value that begins with `*` or `&` in quotes: `"*"`'),
     ("found undefined tag handle", "tags are not supported: put the value in quotes"),
     ("found incompatible YAML document", "remove the %YAML directive"),
 )
@@ -123,6 +126,8 @@ class Document(msgspec.Struct):
     value: dict[str, Value]
     place: Place
     faults: tuple[Fault, ...] = ()
+    empty: bool = False
+    """Whether it holds nothing but comments."""
 
 
 def parse(data: bytes, file: str) -> Document:
@@ -132,12 +137,13 @@ def parse(data: bytes, file: str) -> Document:
         value, place = reader.read(decode_text(data, file))
     except ConfigFaults as stop:  # the text cannot be read on from there
         return Document({}, Place(file, 1, 1), (*reader.faults, *stop.faults))
+    empty = value is None
     if value is None:
         value = {}
     if not isinstance(value, dict):
         reader.fault(place.line, place.column, "the document must be a mapping: `key: value` lines")
         value = {}
-    return Document(value, place, tuple(reader.faults))
+    return Document(value, place, tuple(reader.faults), empty)
 
 
 def decode_text(data: bytes, file: str) -> str:
@@ -183,7 +189,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.faults: list[Fault] = []
-        # Anchor → value, place, count of values; None while the anchored value is still being read.
+        # Anchor → value, place, how much it counts as; None while the anchored value is still being read.
         self._anchors: dict[str, tuple[Value, Place, int] | None] = {}
         self._aliased = 0
 
@@ -227,7 +233,7 @@ class _Reader:
         return value, place
 
     def _value(self, event: Event, depth: int) -> tuple[Value, Place, int]:
-        """The value that begins with ``event``, its place, and how many values it is made of."""
+        """The value that begins with ``event``, its place, and as how many values it counts."""
         line, column = _mark(event)
         assert isinstance(event, ScalarEvent | AliasEvent | CollectionStartEvent)
         dispute = self._spelling.dispute(event)
@@ -236,7 +242,7 @@ class _Reader:
         if isinstance(event, ScalarEvent):
             place = Place(self.file, line, column)
             value: Value = self._scalar(event, place)
-            count = 1
+            count = 1 + len(event.value) // ALIASED_VALUE_CHARACTERS
         elif isinstance(event, AliasEvent):
             return self._alias(event)
         else:
@@ -271,10 +277,10 @@ class _Reader:
         places: dict[str, Place] = {}
         total = 1
         while not isinstance(event := self._next(), MappingEndEvent):
-            key = self._key(event, depth)
+            key, key_count = self._key(event, depth)
             key_line, key_column = _mark(event)
             value, inner, count = self._value(self._next(), depth + 1)
-            total += count
+            total += count + key_count - 1
             if key is None:
                 continue
             if key in values:
@@ -287,20 +293,20 @@ class _Reader:
         place.inner = places
         return values, total
 
-    def _key(self, event: Event, depth: int) -> str | None:
-        """The key that begins with ``event``; None when it is none, which has been told."""
-        key, place, _ = self._value(event, depth + 1)
+    def _key(self, event: Event, depth: int) -> tuple[str | None, int]:
+        """The key that begins with ``event``, and as how many values it counts; None when it is none, which is told."""
+        key, place, count = self._value(event, depth + 1)
         if not isinstance(key, str):
             self.fault(place.line, place.column, f"a key must be text, this is {_kind(key)}: put it in quotes")
-            return None
+            return None, count
         if key == "<<" and isinstance(event, ScalarEvent) and event.implicit[0]:
             self.fault(
                 place.line,
                 place.column,
                 "merge keys (`<<`) are not part of YAML 1.2: write the keys out, or use an alias for the whole value",
             )
-            return None
-        return key
+            return None, count
+        return key, count
 
     def _scalar(self, event: ScalarEvent, place: Place) -> Scalar:
         self._open_anchor(event)
@@ -327,14 +333,15 @@ class _Reader:
     def _alias(self, event: AliasEvent) -> tuple[Value, Place, int]:
         line, column = _mark(event)
         if event.anchor not in self._anchors:
-            self._stop((line, column), f"no anchor `&{event.anchor}` stands before this alias")
+            self._stop((line, column), f"no anchor `&{event.anchor}` stands before this alias: text goes in quotes")
         anchored = self._anchors[event.anchor]
         if anchored is None:
             self._stop((line, column), f"the alias `*{event.anchor}` stands inside its own anchor")
         value, place, count = anchored
         self._aliased += count
         if self._aliased > MAX_ALIASED_VALUES:
-            self._stop((line, column), f"aliases stand for more than {MAX_ALIASED_VALUES:,} values: write fewer")
+            much = f"{MAX_ALIASED_VALUES:,} values (a long text counts as several)"
+            self._stop((line, column), f"aliases stand for more than {much}: write fewer")
         # A fault of the whole value points at the alias, a fault inside it at the anchored text.
         return value, Place(self.file, line, column, inner=place.inner), count
 

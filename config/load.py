@@ -21,9 +21,11 @@ from config.merge import merge
 from config.references import EnvironmentResolver, FileResolver, References
 from config.schema import Config
 from config.secret_files import SecretFiles
-from config.sources import Sources, read_includes, read_root, revision_of
+from config.sources import SourceFile, Sources, read_includes, read_root, revision_of
 from config.substitute import Resolved, Substituted, substitute
 from config.validation import validate
+
+_EMPTY = "the file is empty: write at least `providers:` and `tokens:`, or `{}` to serve nothing on purpose"
 
 
 class LoadedConfig(msgspec.Struct, frozen=True):
@@ -33,8 +35,15 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     revision: str
     """SHA-256 of the files, before references."""
     sources: Sources
+    files: tuple[SourceFile, ...]
+    """What was read, the root first."""
     notices: tuple[Notice, ...]
     place: Place
+
+    def with_notices(self, notices: Iterable[Notice]) -> "LoadedConfig":
+        """The same with further ``notices``, which know their paths alone."""
+        added = [self.place.locate(notice) for notice in notices]
+        return msgspec.structs.replace(self, notices=_sorted(self.place, [*self.notices, *added]))
 
     def locate(self, faults: Iterable[Fault]) -> tuple[Fault, ...]:
         """``faults`` with file, line and column by their paths, in the order of the files.
@@ -63,25 +72,34 @@ class RejectedConfig(ConfigFaults):
         return RejectedConfig(_sorted(self.draft.place, [*self.faults, *further]), self.sources)
 
 
-def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None = None) -> LoadedConfig:
+def load(
+    path: str | FilePath,
+    env: Mapping[str, str],
+    files: SecretFiles | None = None,
+    copy: tuple[SourceFile, ...] | None = None,
+) -> LoadedConfig:
     """Load the document at ``path``.
 
     Args:
         path: the root file.
         env: where `${env:…}` is read from; see :func:`config.environment.environment`.
         files: what the `${file:…}` handles of the result read at each use; refreshed by whoever owns it.
+        copy: the :attr:`LoadedConfig.files` of an earlier load, to be read instead of what is on disk now.
 
     Raises:
         RejectedConfig: every fault, each with file, line and column, in the order of the files.
     """
     root = FilePath(path).absolute()
     try:
-        root_file = read_root(path)
+        root_file = copy[0] if copy else read_root(path)
     except ConfigFaults as error:
         raise RejectedConfig(error.faults, Sources(root)) from None
     document = parse(root_file.data, root_file.shown)
+    if document.empty:
+        # What a full disk or a copy that was cut leaves behind: it must not take everybody's access away.
+        raise RejectedConfig([Fault((), _EMPTY, root_file.shown, 1, 1)], Sources(root, revision_of([root_file])))
     patterns = _include_patterns(document)
-    included, unread = read_includes(path, patterns)
+    included, unread = (list(copy[1:]), []) if copy else read_includes(path, patterns)
     revision = None if unread else revision_of([root_file, *included])
     document = merge(document, [parse(file.data, file.shown) for file in included])
     file_resolver = FileResolver(files if files is not None else SecretFiles(), root.parent)
@@ -101,7 +119,7 @@ def load(path: str | FilePath, env: Mapping[str, str], files: SecretFiles | None
     loaded = None
     if config is not None:
         notices = _notices(document.place, substituted)
-        loaded = LoadedConfig(config, revision or "", sources, notices, document.place)
+        loaded = LoadedConfig(config, revision or "", sources, (root_file, *included), notices, document.place)
     if faults or revision is None or loaded is None:
         raise RejectedConfig(faults, sources, loaded)
     return loaded
@@ -177,4 +195,8 @@ def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
     secrets = document.get("secrets")
     if isinstance(secrets, dict) and secrets.get("vault"):
         notices.append(Notice(("secrets", "vault"), "checked, but `${vault:…}` is not read by this version"))
+    if not document.get("providers"):
+        notices.append(Notice(("providers",), "there are none: no request can be answered"))
+    if not document.get("tokens"):
+        notices.append(Notice(("tokens",), "there are none: nobody may call"))
     return _sorted(place, [place.locate(notice) for notice in notices])

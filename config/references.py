@@ -174,8 +174,10 @@ class References:
         if default is not None:
             return _literal(default) if read is None else lambda: read() or default
         if read is None:
+            # An environment is given to a process at its start: setting it elsewhere changes nothing here.
             raise ReferenceFault(
-                f"`{reference.label}` is not set: set it, or give a default: `{_with_default(reference)}`"
+                f"`{reference.label}` is not set: set it where the gateway is started, then start it again; "
+                f"or give a default: `{_with_default(reference)}`"
             )
         return read
 

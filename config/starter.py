@@ -10,11 +10,10 @@ providers:
     type: echo
     models: [echo-small, echo-large]
 
-  # A real one: set the environment variable, remove the `#`, and ask for openai/gpt-4o-mini.
-  # - name: openai
-  #   type: openai
-  #   credentials:
-  #     - {{name: main, api_key: "${{env:OPENAI_API_KEY}}"}}
+  # A real one: remove the `#` of the line below, and ask for openai/gpt-4o-mini. The environment is read at the start
+  # alone: stop the gateway, `export OPENAI_API_KEY=…`, start it again. Or keep the key in a file, which is read at
+  # each use, and write "${{file:openai.key}}".
+  #- {{name: openai, type: openai, credentials: [{{name: main, api_key: "${{env:OPENAI_API_KEY}}"}}]}}
 
 model_aliases:
   # Callers ask for `fast`; edit `to`, and the next request goes elsewhere.

@@ -152,7 +152,8 @@ class _Explain:
         words = " or ".join(dict.fromkeys(_TYPE_WORDS[kind] for kind in expected))
         if breach.path in self._referenced:
             return f"expected {words}, which the value of `{self._referenced[breach.path]}` is not"
-        return f"expected {words}, got {_describe(breach.value)}" + _mend(expected, breach.value)
+        mend = _listen_mend(breach) or _mend(expected, breach.value)
+        return f"expected {words}, got {_describe(breach.value)}{mend}"
 
 
 def _types(alternatives: list[Schema], definitions: Schema) -> Iterator[str]:
@@ -185,6 +186,13 @@ def _describe(instance: Any) -> str:
         case list():
             return "a list"
     return "a mapping"
+
+
+def _listen_mend(breach: _Breach) -> str:
+    """A port alone, where an address belongs before it."""
+    if breach.path[-1:] == ("listen",) and type(breach.value) is int and 0 <= breach.value <= 65535:
+        return f": write `127.0.0.1:{breach.value}`"
+    return ""
 
 
 def _mend(expected: list[str], instance: object) -> str:

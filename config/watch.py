@@ -36,7 +36,7 @@ _MAX_LINKS = 40  # as Linux resolves at most: path_resolution(7)
 
 
 class DocumentChanged(msgspec.Struct, frozen=True):
-    """The document differs from the one in force, or a file that it interpolates has changed: load it."""
+    """The document differs from the one loaded last, or a file that it interpolates has changed: load it."""
 
 
 class SecretsChanged(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Watcher:
     """Watches what one document is made of. One :meth:`changes` at a time."""
 
     def __init__(self, sources: Sources, files: SecretFiles, revision: Callable[[], str]) -> None:
-        """``sources`` as they were loaded; ``revision`` gives that in force, whose own content is no change."""
+        """``sources`` as they were loaded; ``revision`` gives that in force."""
         self._sources = msgspec.structs.replace(sources, revision=None)
         self._loaded = sources.revision
         self._files = files
@@ -105,7 +105,8 @@ class Watcher:
         """What has changed since the last look."""
         sources = self._sources
         snapshot = await asyncio.to_thread(_snapshot, sources)
-        if snapshot == self._seen:
+        # What a load has read since need not be what is there: an edit that was refused and undone at once.
+        if snapshot == self._seen and snapshot.revision == self._loaded:
             return []
         for _ in range(round(UNSTABLE_SECONDS / STABLE_SECONDS)):
             await asyncio.sleep(STABLE_SECONDS)
@@ -121,12 +122,12 @@ class Watcher:
         if rotated:
             changes.append(SecretsChanged(rotated))
         if snapshot.revision == self._revision():
-            edited = not sources.interpolated_files.isdisjoint(rotated)
+            needed = not sources.interpolated_files.isdisjoint(rotated)
         else:
             # A refused document may lack nothing but a secret file, which is there now.
-            appeared = any(path not in self._files for path in snapshot.secrets)
-            edited = snapshot.revision != self._loaded or appeared
-        if edited:
+            needed = any(path not in self._files for path in snapshot.secrets)
+        # The content in force is told too where another was loaded, and refused, in between.
+        if needed or snapshot.revision != self._loaded:
             self._loaded = snapshot.revision
             changes.append(DocumentChanged())
         return changes

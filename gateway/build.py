@@ -14,6 +14,7 @@ from config.faults import ConfigFaults, Fault
 from config.faults import Path as KeyPath
 from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, Provider
+from config.sources import SourceFile
 from credentials.pool import Pools
 from gateway.resources import Resources
 from management.dependencies import View
@@ -21,6 +22,7 @@ from proxy.dataplane import BoundProvider, DataPlane
 from proxy.intake import Limits
 from proxy.providers import PROVIDER_TYPES, build_adapter
 from proxy.providers.base import LocalAdapter
+from routing.advice import advice
 from routing.route_tests import run_route_tests
 from routing.router import Router
 from transport.messages import UpstreamClient
@@ -99,6 +101,7 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         router = Router(config, resources.cooldowns, pools, resources.random)
     faults.report(loaded)
 
+    loaded = loaded.with_notices(advice(config, router))
     faults.found += run_route_tests(config, router)
     faults.report(loaded)
 
@@ -123,15 +126,15 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
     return Generation(loaded, plane, view)
 
 
-def load_and_build(path: Path, resources: Resources) -> Generation:
-    """From the document at ``path`` to a generation.
+def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...] | None = None) -> Generation:
+    """From the document at ``path``, or a ``copy`` of its files, to a generation.
 
     Raises:
-        RejectedConfig, ConfigFaults: every fault that can be found, also behind others: unknown keys are left out
+        RejectedConfig: every fault that can be found, also behind others: unknown keys are left out
             for that, and what is left is built as far as it goes.
     """
     try:
-        loaded = load(path, resources.environment, resources.secret_files)
+        loaded = load(path, resources.environment, resources.secret_files, copy)
     except RejectedConfig as rejected:
         if rejected.draft is None:
             raise
@@ -140,7 +143,11 @@ def load_and_build(path: Path, resources: Resources) -> Generation:
         except ConfigFaults as further:
             raise rejected.joined_with(further.faults) from None
         raise
-    return build(loaded, resources)
+    try:
+        return build(loaded, resources)
+    except ConfigFaults as refused:
+        # Its includes and secret files are worth watching too.
+        raise RejectedConfig(refused.faults, loaded.sources) from None
 
 
 def _bind(provider: Provider, resources: Resources) -> BoundProvider:

@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import getpass
 import http.client
+import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,8 @@ from gateway.version import VERSION
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_ADDRESS = "127.0.0.1:8080"
 SCHEMA_FILE = Path(__file__).parent.parent / "config" / "schema.json"
+
+_VERSION_LINE = f"sluice {VERSION}"
 
 _T = TypeVar("_T")
 
@@ -51,20 +55,27 @@ class _CheckReport(msgspec.Struct):
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; see ``./sluice --help``."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
         return _COMMANDS[options.command](options)
     except ConfigFaults as refused:
         for fault in refused.faults:
             print(fault, file=sys.stderr)
-        print(f"sluice: {len(refused.faults)} fault(s); nothing was started", file=sys.stderr)
+        if options.command in ("serve", "demo"):
+            print(f"sluice: {len(refused.faults)} fault(s); nothing was started", file=sys.stderr)
+        return FAULTY
+    except BrokenPipeError:
+        # Whoever read has enough (`| head`). What is buffered still would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAULTY
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the program, and those of its commands."""
     parser = argparse.ArgumentParser(prog="sluice", description="A config-driven gateway for language-model APIs.")
+    parser.add_argument("--version", action="version", version=_VERSION_LINE)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
@@ -81,10 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--worker-management-sockets", help=argparse.SUPPRESS, default="")
 
     checking = command("check", "tell every fault of a configuration; exit status 1 when there is any")
+    checking.add_argument("file", nargs="?", metavar="FILE", help="the configuration file, as with --config")
     checking.add_argument("--json", action="store_true", help="the report as JSON")
 
     explaining = command("explain", "tell where a request would go, and why")
-    explaining.add_argument("--model", help="the model that the client asks for")
+    explaining.add_argument("asked", nargs="?", metavar="MODEL", help="the model that the client asks for")
+    explaining.add_argument("--model", help="the same")
     explaining.add_argument("--token", help="the name of the client's token")
     explaining.add_argument("--header", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     explaining.add_argument("--stream", action="store_true", help="as a streamed request")
@@ -111,7 +124,25 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--live", action="store_true", help="ask only whether it is alive")
 
     command("version", "print the version", config=False)
-    return parser
+    return parser, commands.choices
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; what is wrong with it is told with the usage of its command, and ends the program."""
+    parser, commands = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    command = commands[options.command]
+    if unknown:
+        command.error(f"unrecognized arguments: {shlex.join(unknown)}")
+    if options.command == "check" and options.file is not None:
+        if options.config is not None:
+            command.error("name the file once: FILE or --config")
+        options.config = options.file
+    if options.command == "explain" and options.asked is not None:
+        if options.model is not None:
+            command.error("name the model once: MODEL or --model")
+        options.model = options.asked
+    return options
 
 
 def _config_path(options: argparse.Namespace) -> Path:
@@ -135,8 +166,6 @@ def _serve(options: argparse.Namespace) -> int:
     if options.worker_sockets is not None:
         sockets = (_numbers(options.worker_sockets), _numbers(options.worker_management_sockets))
     arguments = ["-m", "gateway", "serve", "--config", str(path)]
-    if options.env_file is not None:
-        arguments += ["--env-file", options.env_file]
     return serve(
         ServeOptions(
             path,
@@ -211,7 +240,9 @@ def _demo(options: argparse.Namespace) -> int:
         token = write_starter(path)
         arguments = ("-m", "gateway", "serve", "--config", str(path))
         return serve(
-            ServeOptions(path, listen=options.listen, banner=True, first_token=token, arguments=arguments),
+            ServeOptions(
+                path, listen=options.listen, banner=True, first_token=token, passing=True, arguments=arguments
+            ),
             environment(),
         )
 
@@ -225,10 +256,15 @@ def _hash_key(options: argparse.Namespace) -> int:
     else:
         key = sys.stdin.readline().rstrip("\r\n")
     try:
-        print(hash_admin_key(key))
+        hashed = hash_admin_key(key)
     except ValueError as error:
         print(f"sluice: {error}", file=sys.stderr)
         return FAULTY
+    print(hashed, flush=True)
+    if sys.stderr.isatty():
+        # In single quotes: a shell would take `$argon2id` and the like for its variables.
+        print(f"\nFor the shell:       export SLUICE_ADMIN_KEY_HASH='{hashed}'", file=sys.stderr)
+        print("For config.yaml:     admin_key_hash: '${env:SLUICE_ADMIN_KEY_HASH}'", file=sys.stderr)
     return OK
 
 
@@ -250,10 +286,14 @@ def _schema(options: argparse.Namespace) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     path = "/healthz" if options.live else "/readyz"
+    if "/" in options.address:
+        mend = "write the address and the port alone, such as 127.0.0.1:8080"
+        print(f"sluice: --address {options.address}: {mend}", file=sys.stderr)
+        return USAGE
     try:
         host, port = parse_listen(options.address)
     except ValueError as error:
-        print(f"sluice: {error}", file=sys.stderr)
+        print(f"sluice: --address {options.address}: {error}", file=sys.stderr)
         return USAGE
     connection = http.client.HTTPConnection(host, port, timeout=3)
     try:
@@ -269,7 +309,7 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _version(_options: argparse.Namespace) -> int:
-    print(f"sluice {VERSION}")
+    print(_VERSION_LINE)
     return OK
 
 

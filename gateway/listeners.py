@@ -26,8 +26,8 @@ class CannotListen(Exception):
     """The address cannot be listened on; the message says which and why."""
 
 
-def bind(address: str) -> list[socket.socket]:
-    """Listening sockets, one a family, on ``address``.
+def bind(address: str, mend: str) -> list[socket.socket]:
+    """Listening sockets, one a family, on ``address``; ``mend`` says how to choose another.
 
     Raises:
         CannotListen: it is no address, not this machine's, or another program is there.
@@ -39,7 +39,7 @@ def bind(address: str) -> list[socket.socket]:
     try:
         return bind_sockets(port, host, backlog=_BACKLOG)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: {error.strerror}; choose another with --listen") from None
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}; {mend}") from None
 
 
 def shown_address(sockets: list[socket.socket]) -> str:

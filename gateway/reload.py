@@ -6,13 +6,16 @@ from pathlib import Path
 
 from config.faults import ConfigFaults, Fault, render_path
 from config.json_schema import changed_restart_keys
+from config.last_good import LastGood
 from config.load import RejectedConfig
+from config.schema import Config
 from config.sources import Sources
 from config.watch import SecretsChanged, Watcher
 from core.events import ConfigApplied, ConfigRejected
 from gateway.build import Generation, load_and_build
 from gateway.pauses import brief_pauses, keep_out_of_collections, take_apart
 from gateway.resources import Resources
+from gateway.workers import LAST_GOOD
 from management.dependencies import Refused, Reloaded
 from telemetry import logs
 
@@ -28,6 +31,9 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._current: Generation | None = None
         self._watcher: Watcher | None = None
+        self._at_start: Config | None = None
+        kept = resources.environment.get(LAST_GOOD)
+        self._last_good = LastGood(Path(kept)) if kept else None
         self.last: tuple[float, str, Reloaded | Refused] | None = None
         """Seconds since the epoch, trigger and outcome of the last attempt."""
 
@@ -44,15 +50,31 @@ class Reloader:
     def start(self) -> Generation:
         """Load the first generation; nothing runs yet, so this may block.
 
+        A worker that takes a dead one's place begins with what the others have in force where the document is bad.
+
         Raises:
             ConfigFaults: the document cannot be put in force.
         """
         began = self._resources.clock.monotonic()
-        generation = self._build()
+        refused: ConfigFaults | None = None
+        try:
+            generation = self._build()
+        except ConfigFaults as error:
+            kept = self._build_last_good()
+            if kept is None:
+                raise
+            generation, refused = kept, error
+        self._at_start = generation.config
         self._swap(generation, "start", began)
         self._watcher = Watcher(
             generation.loaded.sources, self._resources.secret_files, lambda: self.current().revision
         )
+        if refused is not None:
+            if isinstance(refused, RejectedConfig):
+                self._follow(refused.sources)
+            self._refuse(refused.faults, "start")
+        else:
+            self._keep(generation)
         return generation
 
     async def reload(self, trigger: str) -> Reloaded | Refused:
@@ -65,17 +87,14 @@ class Reloader:
                 if isinstance(refused, RejectedConfig):
                     self._follow(refused.sources)
                 return self._refuse(refused.faults, trigger)
-            except Exception as error:
-                # A fault of ours must not end the watching: the next edit may well be taken.
-                _log.exception("a configuration could not be built")
-                message = f"the gateway failed to build it ({type(error).__name__}): its log has the details"
-                return self._refuse((Fault((), message, str(self._path), 1, 1),), trigger)
             self._follow(generation.loaded.sources)
             changed = generation.revision != self.current().revision
             # What requests in flight still hold goes with the last of them instead.
             pieces = self.current().pieces()
             outcome = self._swap(generation, trigger, began, changed)
             asyncio.get_running_loop().run_in_executor(None, take_apart, pieces)
+            if changed:
+                await asyncio.get_running_loop().run_in_executor(None, self._keep, generation)
             return outcome
 
     async def watch(self) -> None:
@@ -89,8 +108,36 @@ class Reloader:
                 await self.reload("watch")
 
     def _build(self) -> Generation:
-        with brief_pauses():
-            return load_and_build(self._path, self._resources)
+        try:
+            with brief_pauses():
+                return load_and_build(self._path, self._resources)
+        except ConfigFaults:
+            raise
+        except Exception as error:
+            # A fault of ours must not end the watching: the next edit may well be taken.
+            _log.exception("a configuration could not be built")
+            message = f"the gateway failed to build it ({type(error).__name__}): its log has the details"
+            raise ConfigFaults([Fault((), message, str(self._path), 1, 1)]) from None
+
+    def _build_last_good(self) -> Generation | None:
+        """What other workers have put in force; None where there are none, or it cannot be built any more."""
+        copy = self._last_good.read() if self._last_good is not None else None
+        if copy is None:
+            return None
+        try:
+            return load_and_build(self._path, self._resources, copy)
+        except ConfigFaults as lost:
+            for fault in lost.faults:
+                _log.error("the last good configuration is lost: %s", fault)
+            return None
+
+    def _keep(self, generation: Generation) -> None:
+        if self._last_good is None:
+            return
+        try:
+            self._last_good.keep(generation.loaded.files)
+        except OSError as error:
+            _log.warning("no copy of the configuration can be kept for workers that start later: %s", error.strerror)
 
     def _follow(self, sources: Sources) -> None:
         # A refused document's own includes are watched too: its mend will come through them.
@@ -99,6 +146,7 @@ class Reloader:
 
     def _swap(self, generation: Generation, trigger: str, began: float, changed: bool = True) -> Reloaded:
         before = self._current
+        mended = self.last is not None and isinstance(self.last[2], Refused)
         self._current = generation
         seconds = self._resources.clock.monotonic() - began
         outcome = Reloaded(generation.revision, changed, seconds)
@@ -106,13 +154,19 @@ class Reloader:
         logs.set_level(generation.config.telemetry.log_level)
         for notice in generation.loaded.notices:
             _log.info("%s", notice)
-        if before is not None:
+        if before is not None and self._at_start is not None:
+            # What has been set back to what runs is no news, and what was told before is none either.
+            pending = changed_restart_keys(self._at_start, generation.config)
             for path in changed_restart_keys(before.config, generation.config):
-                _log.warning("`%s` has changed: it takes effect when the gateway is started again", render_path(path))
+                if path in pending:
+                    _log.warning(
+                        "`%s` has changed: it takes effect when the gateway is started again", render_path(path)
+                    )
         self._resources.events.emit(
             ConfigApplied(revision=generation.revision, trigger=trigger, duration_seconds=seconds)
         )
-        _log.info("configuration %s is in force (%s, %.3f s)", generation.revision[:12], trigger, seconds)
+        state = "in force again" if mended and not changed else "in force"
+        _log.info("configuration %s is %s (%s, %.3f s)", generation.revision[:12], state, trigger, seconds)
         keep_out_of_collections()
         return outcome
 

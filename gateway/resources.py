@@ -8,6 +8,7 @@ from config.secret_files import SecretFiles
 from core.clock import Clock, SystemClock
 from core.events import Events, TargetCooled
 from core.tasks import Tasks
+from gateway.attempt_log import log_attempts
 from routing.cooldown import Cooldowns, Cooled
 from telemetry.metrics import Metrics
 from transport.client import AiohttpClient
@@ -35,6 +36,7 @@ class Resources:
         self.client = AiohttpClient()
         self.metrics = Metrics(self.clock, metrics_dir)
         self.events.subscribe(self.metrics.observe)
+        self.events.subscribe(log_attempts)
 
     def _cooled(self, cooled: Cooled) -> None:
         self.events.emit(

@@ -38,14 +38,23 @@ class ServeOptions:
         listen: str | None = None,
         banner: bool = False,
         first_token: str | None = None,
+        passing: bool = False,
         worker_sockets: tuple[list[int], list[int]] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> None:
-        """``arguments``: the command line again, for workers; ``first_token``: a token just made, to be shown once."""
+        """What is not given is not said.
+
+        Args:
+            arguments: the command line again, for workers.
+            first_token: a token just made, to be shown once: ``config`` was written with its hash and nothing else
+                has it, so the file goes again when the start fails.
+            passing: ``config`` and the token end with this run.
+        """
         self.config = config
         self.listen = listen
         self.banner = banner
         self.first_token = first_token
+        self.passing = passing
         self.worker_sockets = worker_sockets
         self.arguments = arguments
 
@@ -85,7 +94,7 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     try:
         config = server.reloader.start().config
     except ConfigFaults:
-        await resources.close()
+        await _give_up(resources, options)
         raise
     if options.worker_sockets is not None:
         resources.background.spawn(follow_supervisor(server.stop), "follow supervisor")
@@ -93,14 +102,19 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         await server.run(sockets, management)
         return 0
     try:
-        sockets = bind(options.listen or config.server.listen)
-        management = bind(config.management.listen) if config.management.listen else []
+        sockets = bind(options.listen or config.server.listen, _other_address(options))
+        mend = f"choose another: set management.listen in {options.config}"
+        management = bind(config.management.listen, mend) if config.management.listen else []
+        if options.banner:
+            print(banner(shown_address(sockets), options, config), flush=True)
     except CannotListen as error:
-        await resources.close()
+        await _give_up(resources, options)
         print(f"sluice: {error}", file=sys.stderr)
         return 1
-    if options.banner:
-        print(banner(shown_address(sockets), options, config), flush=True)
+    except OSError:
+        # Nobody has read the banner: a pipe that is closed, a disk that is full.
+        await _give_up(resources, options)
+        raise
     if config.server.workers == 1:
         await server.run(sockets, management)
         return 0
@@ -110,6 +124,21 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     return await supervisor.run(sockets, management)
 
 
+async def _give_up(resources: Resources, options: ServeOptions) -> None:
+    """Leave nothing of a start that failed: a token that nobody has seen opens nothing."""
+    await resources.close()
+    if options.first_token is not None:
+        options.config.unlink(missing_ok=True)
+
+
+def _other_address(options: ServeOptions) -> str:
+    if options.passing:
+        return "choose another with --listen"
+    if options.first_token is not None:
+        return "choose another: ./sluice serve --banner --listen 127.0.0.1:8081"
+    return f"choose another with --listen, or set server.listen in {options.config}"
+
+
 def _tell_supervisor() -> None:
     os.kill(os.getppid(), signal.SIGHUP)
 
@@ -117,16 +146,24 @@ def _tell_supervisor() -> None:
 def banner(address: str, options: ServeOptions, config: Config) -> str:
     """What a person sees first: where it listens, a request that works as printed, and what to edit."""
     token = options.first_token or "$SLUICE_TOKEN"
+    edited = "edit and save: it is live at once"
     model = _first_model(config)
     lines = [
         "",
         f"  Sluice listens on  http://{address}",
-        f"  Configuration      {options.config}  (edit and save: it is live at once)",
+        f"  Configuration      {options.config}  ({edited}{'; it goes when this ends' if options.passing else ''})",
     ]
-    if options.first_token is not None:
+    if options.passing:
+        lines.append(f"  Your token         {token}  (until this ends)")
+    elif options.first_token is not None:
         lines += [
             f"  Your token         {token}",
-            "                     shown this once; keep it:  export SLUICE_TOKEN=" + token,
+            f"                     shown this once; keep it:  export SLUICE_TOKEN={token}",
+        ]
+    elif config.tokens:
+        lines += [
+            "  Your token         the one that the first run showed (export SLUICE_TOKEN=…);",
+            f"                     lost: put another SHA-256 into {options.config}",
         ]
     if model is not None:
         lines += [

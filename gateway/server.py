@@ -6,7 +6,6 @@ import io
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,8 @@ _log = logging.getLogger("sluice.server")
 
 # Connections taken from the backlog at the last moment need this long to bring their request.
 _LAST_REQUEST_SECONDS = 0.25
+# It is open, be it on the null device: see gateway/__main__.py.
+_STANDARD_OUTPUT = 1
 # A client that takes nothing cannot be told anything: it is waited for no longer than this.
 _FAREWELL_SECONDS = 1.0
 
@@ -50,7 +51,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._access_log = AccessLog(
             # Standard output without a buffer of Python's: the log batches by itself.
-            io.FileIO(sys.__stdout__.fileno() if sys.__stdout__ else 1, "wb", closefd=False),
+            io.FileIO(_STANDARD_OUTPUT, "wb", closefd=False),
             resources.clock,
             lambda: self.reloader.current().config.telemetry.access_log,
         )
@@ -81,6 +82,7 @@ class Server:
                 await listener.close()
             await resources.close()
             self._access_log.close()
+            _log.info("stopped")
 
     def _listen(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
         resources, reloader = self._resources, self.reloader
@@ -132,10 +134,9 @@ class Server:
         self._draining = True
         self._resources.events.emit(GatewayStopping(reason="signal"))
         _log.info(
-            "draining: not ready for %g s, then %g s for %d requests in flight",
-            settings.drain_delay_seconds,
-            settings.drain_seconds,
+            "stopping: %d requests in flight have up to %g s",
             len(self._resources.tasks),
+            settings.drain_delay_seconds + settings.drain_seconds,
         )
         background = self._resources.background
         work = background.spawn(self._finish_requests(settings.drain_delay_seconds, settings.drain_seconds), "drain")

@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from core.tasks import Tasks
 from telemetry.metrics import forget_worker
@@ -18,6 +19,9 @@ _log = logging.getLogger("sluice.workers")
 
 METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus-client's processes share their values; read by it when it is imported."""
+
+LAST_GOOD = "SLUICE_LAST_GOOD"
+"""The file in which workers keep a copy of the configuration in force, for those that take their places."""
 
 _RESPAWN_SECONDS = 1.0
 _ORPHAN_CHECK_SECONDS = 1.0
@@ -41,8 +45,10 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
-        metrics_dir = tempfile.mkdtemp(prefix="sluice-metrics-")
+        private = tempfile.mkdtemp(prefix="sluice-workers-")  # of this user alone
+        metrics_dir = tempfile.mkdtemp(prefix="metrics-", dir=private)
         self._environment[METRICS_DIR] = metrics_dir
+        self._environment[LAST_GOOD] = str(Path(private, "last-good"))
         bound = [*sockets, *management_sockets]
         for each in bound:
             each.set_inheritable(True)
@@ -64,7 +70,7 @@ class Supervisor:
         finally:
             for each in bound:
                 each.close()
-            shutil.rmtree(metrics_dir, ignore_errors=True)
+            shutil.rmtree(private, ignore_errors=True)
 
     async def _keep(self, arguments: list[str], descriptors: list[int], metrics_dir: str) -> int:
         """Keep one worker running until told to stop; its last exit status."""

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
+from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from access.address import client_address
@@ -22,10 +23,13 @@ from core.ids import new_request_id
 from management.dependencies import Dependencies, View
 from management.errors import AccessError, InternalError, ManagementError, RequestError
 from management.permit import Permit
+from telemetry.access_log import cut
 
 _log = logging.getLogger("sluice.management")
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_SECONDS = 30.0
+"""A body that is not complete by then ends its connection: strangers could hold any number of them open."""
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _encode = msgspec.json.Encoder().encode
@@ -64,7 +68,13 @@ class ManagementHandler(RequestHandler):
         self.view: View = dependencies.view()
         self.caller: Anonymous | AdminKey | ApiToken = Anonymous()
         self._chunks: list[bytes] = []
+        self._keeps_body = False
         self._received_bytes = 0
+        # Tornado would refuse a method that it does not know before it asks who calls; `prepare` does both, in order.
+        self.SUPPORTED_METHODS = (self.request.method or "",)
+        # Of this request alone: each has an HTTP1Connection of its own.
+        if isinstance(self.request.connection, HTTP1Connection):
+            self.request.connection.set_body_timeout(MAX_BODY_SECONDS)
 
     def set_default_headers(self) -> None:
         """Called by Tornado for each answer, errors too, and once before :meth:`initialize`."""
@@ -92,6 +102,8 @@ class ManagementHandler(RequestHandler):
                 )
         if self.request.method not in self.allowed_methods:
             raise self._method_not_allowed()
+        # A body of GET and HEAD means nothing (RFC 9110 section 9.3.1): what comes is dropped.
+        self._keeps_body = self.request.method not in ("GET", "HEAD")
 
     def is_open(self) -> bool:
         """Whether nobody is asked who they are. A handler may open itself by configuration."""
@@ -99,6 +111,8 @@ class ManagementHandler(RequestHandler):
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Called by Tornado with each part of the body."""
+        if not self._keeps_body:
+            return None
         self._received_bytes += len(chunk)
         if self._received_bytes <= MAX_BODY_BYTES:
             self._chunks.append(chunk)
@@ -213,7 +227,8 @@ def log_request(handler: RequestHandler) -> None:
     _log.log(
         logging.DEBUG if only_looked else logging.INFO,
         "%s %s %d by %s in %.6f s (%s)",
-        handler.request.method,
+        # The one text of the client's choosing.
+        cut(handler.request.method or ""),
         type(handler).__name__,
         handler.get_status(),
         handler.caller.name,

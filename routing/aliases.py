@@ -13,6 +13,11 @@ from config.schema import ModelAlias
 from core.globs import MAX_PATTERN, Glob, GlobIndex
 from routing.plan import split_target
 
+MAX_STEPS = 100
+"""Entries that one name goes through at most: each request follows them."""
+_SHOWN = 10
+"""Entries of a cycle that a fault names."""
+
 
 class AliasStep(msgspec.Struct, frozen=True):
     """One entry applied."""
@@ -43,7 +48,7 @@ class Aliases:
     def __init__(self, entries: Sequence[ModelAlias], providers: Collection[str]) -> None:
         """
         Raises:
-            ConfigFaults: bad globs, captures that do not fit, cycles of exact names.
+            ConfigFaults: bad globs, captures that do not fit, cycles and endless chains of exact names.
         """
         self._providers = frozenset(providers)
         faults: list[Fault] = []
@@ -63,7 +68,7 @@ class Aliases:
         compiled.sort(key=lambda entry: (entry[0].specificity, entry[2]))
         self._entries = tuple(compiled)
         self._index = GlobIndex((glob, rank) for rank, (glob, _, _) in enumerate(compiled))
-        faults += self._cycles()
+        faults += self._chain_faults()
         if faults:
             raise ConfigFaults(faults)
 
@@ -71,7 +76,7 @@ class Aliases:
         """Follow ``name`` through the entries. The client's own spelling may be aliased even where it names a target."""
         steps: list[AliasStep] = []
         applied: set[int] = set()
-        while (rank := self._next(name, applied)) is not None:
+        while len(steps) < MAX_STEPS and (rank := self._next(name, applied)) is not None:
             applied.add(rank)
             glob, to, _ = self._entries[rank]
             name = _fill(to, glob.captures(name) or ())
@@ -90,25 +95,26 @@ class Aliases:
                 return rank
         return None
 
-    def _cycles(self) -> list[Fault]:
-        """A fault for each cycle among exact entries, told at the entry of the cycle that stands first in the file."""
+    def _chain_faults(self) -> list[Fault]:
+        """A fault for each cycle among exact entries, told at the entry of the cycle that stands first in the file;
+        and one for each entry from which the way on first exceeds :data:`MAX_STEPS`."""
         faults: list[Fault] = []
-        seen: set[int] = set()
+        lengths: dict[int, int] = {}
         exact = [rank for rank, (glob, _, _) in enumerate(self._entries) if glob.exact]
         for start in sorted(exact, key=lambda rank: self._entries[rank][2]):
-            trail: list[int] = []
+            trail: dict[int, None] = {}  # in the order of the way
             at: int | None = start
-            while at is not None and at not in seen and self._entries[at][0].exact:
-                seen.add(at)
-                trail.append(at)
+            while at is not None and at not in trail and at not in lengths and self._entries[at][0].exact:
+                trail[at] = None
                 to = self._entries[at][1]
                 is_target = "/" in to and split_target(to)[0] in self._providers
                 at = None if is_target else self._next(to, ())
             if at in trail:
-                cycle = trail[trail.index(at) :]
+                way = list(trail)
+                cycle = way[way.index(at) :]
                 first = min(cycle, key=lambda rank: self._entries[rank][2])
                 turned = cycle[cycle.index(first) :] + cycle[: cycle.index(first)]
-                chain = " → ".join(f"`{self._entries[rank][0].pattern}`" for rank in (*turned, first))
+                chain = " → ".join(f"`{self._entries[rank][0].pattern}`" for rank in (*turned[:_SHOWN], first))
                 place = self._entries[first][2]
                 faults.append(
                     Fault(
@@ -116,6 +122,17 @@ class Aliases:
                         f"the aliases go in a circle: {chain}; let one end in provider/model",
                     )
                 )
+            length = 0 if at is None else lengths.get(at, 0)
+            for rank in reversed(trail):
+                length += 1
+                lengths[rank] = length
+                if length == MAX_STEPS + 1 and at not in trail:
+                    faults.append(
+                        Fault(
+                            ("model_aliases", self._entries[rank][2], "to"),
+                            f"more than {MAX_STEPS} aliases one after the other: let it name the end of the chain",
+                        )
+                    )
         return faults
 
 

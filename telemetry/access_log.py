@@ -73,14 +73,14 @@ def line(event: RequestCompleted | RequestFailed, now: float) -> Line:
     return Line(
         time=datetime.fromtimestamp(now, UTC),
         request_id=event.request_id,
-        client_request_id=_cut(event.client_request_id),
+        client_request_id=event.client_request_id and cut(event.client_request_id),
         token=event.token,
         remote_ip=event.remote_ip,
-        method=event.method,
+        method=cut(event.method),
         endpoint=event.endpoint,
-        requested_model=_cut(event.requested_model),
+        requested_model=event.requested_model and cut(event.requested_model),
         route=event.route,
-        target=_cut(target),
+        target=target and cut(target),
         credential=event.credential,
         status=event.status,
         error_code=event.error_code if isinstance(event, RequestFailed) else None,
@@ -196,10 +196,9 @@ def _chunks(batch: list[bytes]) -> list[list[bytes]]:
     return chunks
 
 
-def _cut(text: str | None) -> str | None:
-    if text is None or len(text) <= MAX_TEXT_CHARACTERS:
-        return text
-    return text[: MAX_TEXT_CHARACTERS - 1] + "…"
+def cut(text: str) -> str:
+    """``text``, of at most :data:`MAX_TEXT_CHARACTERS`."""
+    return text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 1] + "…"
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -18,7 +18,9 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 _HANDLER_NAME = "sluice"
 # Libraries that say at INFO what is of no interest to an operator.
-_QUIET_LOGGERS = ("asyncio", "aiohttp.access", "tornado.access", "watchfiles")
+_QUIET_LOGGERS = ("asyncio", "aiohttp.access", "tornado.access")
+# At DEBUG it tells each change of a file: one in the configuration's directory that takes the log would feed itself.
+_SILENT_LOGGERS = ("watchfiles",)
 
 _REDACTED = "[redacted]"
 # A reference (`${env:NAME}`) is no secret and is left as it is.
@@ -106,6 +108,8 @@ def set_level(level: str) -> None:
     for name in _QUIET_LOGGERS:
         # At `debug` everything is wanted.
         logging.getLogger(name).setLevel(logging.NOTSET if number <= logging.DEBUG else logging.WARNING)
+    for name in _SILENT_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _renderers(as_json: bool, colors: bool) -> list[Processor]:

@@ -93,6 +93,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     assert [0, 0] == [status for _, _, status in ends]
     # Whether the second had to wait is a matter of luck; that only one installed is not.
     assert 1 == sum("installing" in errors for _, errors, _ in ends)
+    # What it does is told as it goes, in few lines, and on standard error alone.
+    told = next(errors for _, errors, _ in ends if "installing" in errors)
+    assert "sluice: downloading: 1 of 1 packages\nsluice: unpacking 1 packages" in told
+    assert "Processing" not in told
     return tree
 
 

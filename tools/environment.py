@@ -11,11 +11,14 @@ import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 _STAMP = "installed.txt"
+# Without a terminal a line is printed for so many packages.
+_TOLD_EVERY = 10
 
 
 def main(place: Path, lock: Path) -> int:
@@ -61,12 +64,45 @@ def _install(place: Path, lock: Path) -> int:
     # --only-binary: a missing wheel is said at once, instead of by a compiler half an hour later.
     command: list[str | Path] = [place / "bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", lock]
-    # Standard output belongs to the command that is about to run: `./sluice schema > file`.
-    return subprocess.run(command, stdout=sys.stderr, close_fds=False, check=False).returncode
+    # A requirement begins its line; its hashes are indented below it.
+    total = sum(line[:1].isalnum() for line in lock.read_text(encoding="utf-8").splitlines())
+    # Pip's errors go to standard error by themselves. What it says of each package is counted, not shown.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", close_fds=False) as pip:
+        try:
+            assert pip.stdout is not None
+            _show_progress(pip.stdout, total)
+            return pip.wait()
+        except BaseException:
+            pip.terminate()
+            raise
+
+
+def _show_progress(lines: Iterable[str], total: int) -> None:
+    """Tell how far pip is. On standard error: standard output is the next command's (`./sluice schema > file`)."""
+    on_terminal = sys.stderr.isatty()
+    collected = 0
+    for line in lines:
+        if line.startswith("Ignoring "):
+            # The lock has it for another system or version of Python.
+            total -= 1
+        elif line.startswith(("Collecting ", "Processing ")):
+            collected += 1
+            text = f"sluice: downloading: {collected} of {total} packages"
+            if on_terminal:
+                print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            elif collected == total or collected % _TOLD_EVERY == 0:
+                print(text, file=sys.stderr, flush=True)
+        elif line.startswith("Installing collected packages"):
+            if on_terminal and collected:
+                print(file=sys.stderr)
+            _say(f"unpacking {total} packages; this takes a few seconds")
+    if on_terminal and collected < total:
+        # It ended in the middle: pip's message begins on a line of its own.
+        print(file=sys.stderr)
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
-    # As an exception, so that subprocess.run ends pip on the way out.
+    # As an exception, so that pip is ended on the way out.
     raise SystemExit(128 + number)
 
 

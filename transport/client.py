@@ -1,8 +1,9 @@
 """The way to providers over HTTP/1.1, on aiohttp's connection pool.
 
-aiohttp stays inside this module and :mod:`transport.failures`. What it would do by itself is switched off: redirects,
-cookies, decompression, proxies from the environment, header fields of its own, a second sending of idempotent
-requests on a reused connection, and its clocks, for which those of :class:`transport.messages.Clocks` stand.
+aiohttp stays inside this module, :mod:`transport.interim` and :mod:`transport.failures`. What it would do by itself
+is switched off: redirects, cookies, decompression, proxies from the environment, header fields of its own, a second
+sending of idempotent requests on a reused connection, and its clocks, for which those of
+:class:`transport.messages.Clocks` stand.
 
 Header text is latin-1, one character a byte (RFC 9110 section 5.5), in both directions.
 """
@@ -23,6 +24,7 @@ from yarl import URL
 from core.errors import ConnectFailed, Delivered, UpstreamMalformed, UpstreamTimeout
 from core.headers import Headers
 from transport import failures
+from transport.interim import Connector
 from transport.messages import Clocks, UpstreamRequest
 from transport.upload import SLICE_BYTES, Slices, Upload
 
@@ -123,7 +125,7 @@ class AiohttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         # Made late: aiohttp binds a session to the running loop.
         if self._session is None:
-            connector = aiohttp.TCPConnector(
+            connector = Connector(
                 ssl=self._tls,
                 limit=self._limits.connections,
                 limit_per_host=self._limits.connections_per_host,

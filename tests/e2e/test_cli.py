@@ -1,12 +1,16 @@
 """The commands of ``./sluice`` as a person or a pipeline runs them: exit statuses and what is printed."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import ROOT, gateway, run_cli, sha256
+from tests.gateway_process import ROOT, command, environment, gateway, run_cli, sha256
 
 SECRET = "key-that-nobody-may-see"
 DOCUMENT = f"""\
@@ -41,6 +45,19 @@ def sluice(place: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str
     status, out, err = run_cli(*arguments, cwd=place, stdin=stdin, extra={"CLOUD_KEY": f"{SECRET}-main"})
     assert SECRET not in out + err
     return status, out, err
+
+
+def in_shell(line: str, *arguments: str, cwd: Path, program: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """``line`` in a shell, where ``"$@"`` is the command line of ``program`` or of ``./sluice ARGUMENTS``."""
+    return subprocess.run(
+        ["sh", "-c", line, "sh", *(program or command(*arguments))],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
 
 def test_check_finds_a_good_document_good(place: Path) -> None:
@@ -115,6 +132,12 @@ def test_explain_tells_the_chain_who_lost_who_won_and_the_url(place: Path) -> No
     assert "main, spare" in out
 
 
+def test_the_model_and_the_file_may_stand_by_themselves(place: Path) -> None:
+    assert sluice(place, "explain", "--model", "fast") == sluice(place, "explain", "fast")
+    (place / "config.yaml").rename(place / "mine.yaml")
+    assert (0, True) == ((told := sluice(place, "check", "mine.yaml"))[0], "mine.yaml is good" in told[1])
+
+
 def test_explain_depends_on_headers_and_streaming(place: Path) -> None:
     status, out, _ = sluice(place, "explain", "--model", "gpt-4o", "--header", "X-Tier=gold")
     assert 0 == status
@@ -143,6 +166,7 @@ def test_explain_of_what_goes_nowhere(place: Path) -> None:
     status, _, err = sluice(place, "explain", "--model", "fast", "--token", "team-b")
     assert 1 == status
     assert "did you mean `team-a`?" in err
+    assert "nothing was started" not in err
     status, _, err = sluice(place, "explain", "--model", "fast", "--header", "x-tier")
     assert 1 == status
     assert "NAME=VALUE" in err
@@ -167,9 +191,11 @@ def test_a_hashed_key_opens_the_management_api(tmp_path: Path) -> None:
 
 
 def test_a_key_can_be_made_and_a_weak_one_is_refused(tmp_path: Path) -> None:
-    status, out, _ = run_cli("hash-key", "--generate", cwd=tmp_path)
+    status, out, err = run_cli("hash-key", "--generate", cwd=tmp_path)
     key, hashed = out.splitlines()
     assert (0, True) == (status, hashed.startswith("$argon2id$"))
+    # Who reads this by a program needs no lines to paste.
+    assert "" == err
     assert 40 < len(key)
     status, out, err = run_cli("hash-key", cwd=tmp_path, stdin="short\n")
     assert (1, "") == (status, out)
@@ -193,6 +219,7 @@ def test_version(tmp_path: Path) -> None:
     status, out, _ = run_cli("version", cwd=tmp_path)
     assert 0 == status
     assert re.fullmatch(r"sluice \d+\.\d+\.\d+\n", out)
+    assert (0, out, "") == run_cli("--version", cwd=tmp_path)
 
 
 def test_health_asks_the_gateway_on_this_machine(tmp_path: Path) -> None:
@@ -203,7 +230,11 @@ def test_health_asks_the_gateway_on_this_machine(tmp_path: Path) -> None:
     status, _, err = run_cli("health", "--address", address, cwd=tmp_path)
     assert 1 == status
     assert f"no answer from {address}" in err
-    assert 2 == run_cli("health", "--address", "nonsense", cwd=tmp_path)[0]
+    for address, mend in (("nonsense", "127.0.0.1:8080"), ("http://127.0.0.1:8080", "the address and the port alone")):
+        status, _, err = run_cli("health", "--address", address, cwd=tmp_path)
+        assert 2 == status
+        assert f"--address {address}: " in err
+        assert mend in err
 
 
 def test_a_command_line_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
@@ -211,3 +242,66 @@ def test_a_command_line_that_is_none_is_a_usage_error(tmp_path: Path) -> None:
         status, _, err = run_cli(*arguments, cwd=tmp_path)
         assert 2 == status
         assert "usage:" in err
+
+
+def test_a_command_line_that_is_wrong_is_told_with_the_usage_of_its_command(tmp_path: Path) -> None:
+    for arguments, told in (
+        (("check", "--jsn"), "unrecognized arguments: --jsn"),
+        (("check", "a.yaml", "b.yaml"), "unrecognized arguments: b.yaml"),
+        (("check", "a.yaml", "-c", "b.yaml"), "name the file once"),
+        (("explain", "fast", "--model", "slow"), "name the model once"),
+    ):
+        status, _, err = run_cli(*arguments, cwd=tmp_path)
+        assert 2 == status
+        assert f"usage: sluice {arguments[0]}" in err
+        assert told in err
+
+
+@pytest.mark.parametrize("reader", ["true", "head -n 1"])
+def test_a_reader_that_has_enough_is_no_fault(tmp_path: Path, reader: str) -> None:
+    run = in_shell(f'"$@" | {reader}', "schema", cwd=tmp_path)
+    assert (0, "") == (run.returncode, run.stderr)
+
+
+def test_a_hash_comes_with_the_lines_to_paste_on_a_terminal(tmp_path: Path) -> None:
+    terminal, theirs = os.openpty()
+    try:
+        run = subprocess.run(
+            command("hash-key", "--generate"),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            timeout=30,
+            check=True,
+        )
+        told = os.read(terminal, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+    hashed = run.stdout.decode().splitlines()[1]
+    assert f"export SLUICE_ADMIN_KEY_HASH='{hashed}'" in told
+    assert "admin_key_hash: '${env:SLUICE_ADMIN_KEY_HASH}'" in told
+
+
+_TELL_STREAMS = """
+import os, sys
+from gateway.__main__ import open_standard_streams
+
+open_standard_streams()
+print("out")
+print("err", file=sys.stderr)
+null = os.stat(os.devnull)
+with open("told", "w") as file:
+    file.write(" ".join(str(n) for n in range(3) if os.path.samestat(os.fstat(n), null) and os.get_inheritable(n)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("closed", "null"), [(">&-", "1"), ("2>&-", "2"), ("<&-", "0"), ("<&- >&- 2>&-", "0 1 2"), ("", "")]
+)
+def test_a_standard_stream_that_is_closed_is_the_null_device(tmp_path: Path, closed: str, null: str) -> None:
+    program = [sys.executable, "-c", _TELL_STREAMS]
+    run = in_shell(f'echo in | "$@" {closed}', cwd=tmp_path, program=program)
+    assert 0 == run.returncode, run.stderr
+    assert null == (tmp_path / "told").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import Gateway, document, gateway, run_cli, until
+from tests.gateway_process import Gateway, _await_ready, command, document, environment, gateway, run_cli, until
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
@@ -47,6 +47,7 @@ def test_the_demo_needs_nothing_and_its_request_works_as_printed(tmp_path: Path)
         answer = paste(printed_request(running)).stdout
         assert answer.endswith("data: [DONE]\n\n")
         assert " Sluice!" in answer
+        assert "keep it" not in running.out
         place = re.search(r"Configuration\s+(\S+)", running.out)
         assert place
         assert Path(place[1]).exists()
@@ -76,6 +77,8 @@ async def test_a_first_start_writes_a_config_and_shows_its_token_once(tmp_path: 
     before = config.read_bytes()
     with gateway("", tmp_path, arguments=("serve", "--banner", *LISTEN)) as running:
         assert "$SLUICE_TOKEN" in printed_request(running)
+        assert "the one that the first run showed (export SLUICE_TOKEN=…)" in running.out
+        assert "lost: put another SHA-256 into config.yaml" in running.out
         assert token[1] not in running.out
         answer = paste(printed_request(running), {"SLUICE_TOKEN": token[1]}).stdout
         assert answer.endswith("data: [DONE]\n\n")
@@ -109,6 +112,72 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert 1 == status
     assert f"cannot listen on {address}" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("listen", ["taken", "nonsense", "192.0.2.1:0"])
+def test_a_first_start_that_fails_leaves_no_config_whose_token_nobody_has(tmp_path: Path, listen: str) -> None:
+    first_run = tmp_path / "first-run"
+    first_run.mkdir()
+    with gateway(document("providers: []"), tmp_path / "other") as running:
+        address = f"{running.host}:{running.port}" if listen == "taken" else listen
+        status, out, err = run_cli("serve", "--banner", "--listen", address, cwd=first_run)
+    assert (1, "") == (status, out)
+    assert "cannot listen on" in err
+    assert [] == list(first_run.iterdir())
+
+
+def test_who_used_make_run_is_told_how_to_choose_another_port(tmp_path: Path) -> None:
+    with gateway(document("providers: []"), tmp_path / "other") as running:
+        address = f"{running.host}:{running.port}"
+        (tmp_path / "mine.yaml").write_text(f"management: {{listen: '{address}'}}\n")
+        for arguments, mend in (
+            (("serve", "--listen", address), "choose another: ./sluice serve --banner --listen"),
+            (("demo", "--listen", address), "choose another with --listen\n"),
+            (("serve", "-c", "mine.yaml", *LISTEN), "choose another: set management.listen in mine.yaml"),
+            (
+                ("serve", "-c", "mine.yaml", "--listen", address),
+                "choose another with --listen, or set server.listen in mine.yaml",
+            ),
+        ):
+            status, _, err = run_cli(*arguments, cwd=tmp_path)
+            assert 1 == status
+            assert mend in err
+
+
+def test_a_gateway_whose_output_is_closed_serves_and_ends_in_order(tmp_path: Path) -> None:
+    with (tmp_path / "err.log").open("wb") as err:
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$@" >&- <&-', "sh", *command("demo", *LISTEN)],
+            cwd=tmp_path,
+            env=environment(),
+            stderr=err,
+        )
+    running = Gateway(process, tmp_path / "config.yaml", tmp_path)
+    try:
+        _await_ready(running)
+        # Each of these is a line of the access log, which must not go into a connection.
+        assert [401] * 20 == [running.request("GET", "/v1/models", key=None).status for _ in range(20)]
+        running.stop()
+    finally:
+        process.kill()
+        process.wait()
+    events = [str(record["event"]) for record in running.log()]
+    assert ["stopping: 0 requests in flight have up to 30 s", "stopped"] == events[-2:]
+
+
+def test_a_banner_that_nobody_reads_starts_nothing(tmp_path: Path) -> None:
+    run = subprocess.run(
+        ["sh", "-c", '"$@" | true', "sh", *command("serve", *LISTEN)],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert "Traceback" not in run.stderr
+    assert "BrokenPipe" not in run.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory where not even root can make files")

@@ -55,7 +55,7 @@ async def test_it_is_alive_but_not_ready_while_load_balancers_take_notice(
     gateway = start_gateway(config(drain_seconds=5, delay_seconds=1))
     gateway.signal(signal.SIGTERM)
     stopped = time.monotonic()
-    await until(lambda: "draining" in gateway.err)
+    await until(lambda: "stopping" in gateway.err)
     assert 503 == await ready(http, gateway)
     async with http.get(f"{gateway.url}/healthz") as answer:
         assert 200 == answer.status
@@ -109,7 +109,7 @@ async def test_a_second_signal_ends_it_at_once(start_gateway: StartGateway, http
     async with http.post(f"{gateway.base_url}/chat/completions", json=body()) as answer:
         await answer.content.readuntil(b"\n\n")
         gateway.signal(signal.SIGTERM)
-        await until(lambda: "draining" in gateway.err)
+        await until(lambda: "stopping" in gateway.err)
         await asyncio.sleep(0.2)
         assert gateway.process.poll() is None
         gateway.signal(signal.SIGTERM)

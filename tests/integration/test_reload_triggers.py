@@ -95,6 +95,25 @@ async def test_the_api_tells_every_fault_with_its_place_and_changes_nothing(runn
     assert 1 == running.metric("sluice_config_last_reload_successful")
 
 
+async def test_the_undoing_of_a_bad_edit_is_acknowledged(running: Gateway) -> None:
+    running.expect_log(REFUSED)
+    good = running.config.read_text()
+    running.config.write_text(good + "bogus: 1\n")
+    await until(lambda: running.metric("sluice_config_last_reload_successful") == 0)
+    running.config.write_text(good)
+    await until(lambda: running.metric("sluice_config_last_reload_successful") == 1)
+    assert "is in force again" in running.err
+    assert "applied" == running.management("GET", "/api/v1/health").json()["last_reload"]["result"]
+
+
+async def test_a_document_that_was_emptied_takes_no_access_away(running: Gateway) -> None:
+    running.expect_log(REFUSED)
+    running.config.write_text("")
+    await until(lambda: running.metric("sluice_config_last_reload_successful") == 0)
+    assert "the file is empty" in running.err
+    assert "echo/first" == target(running)
+
+
 @pytest.mark.parametrize("key", [None, "wrong-key-of-nobody", "token-of-the-tester"])
 def test_reloading_takes_the_admin_key(running: Gateway, key: str | None) -> None:
     answer = running.management("POST", "/api/v1/config/reload", key=key)

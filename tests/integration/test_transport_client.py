@@ -343,6 +343,64 @@ async def test_redirects_are_answers_and_cookies_are_forgotten(client: AiohttpCl
         assert b"cookie" not in seen[1].lower()
 
 
+async def test_interim_answers_without_end_are_refused_and_hold_up_nothing_else(client: AiohttpClient) -> None:
+    async def floods(line: Line) -> None:
+        await line.request()
+        while True:
+            await line.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 40_000)
+
+    lags = []
+
+    async def ticks() -> None:
+        while True:
+            began = perf_counter()
+            await asyncio.sleep(0.01)
+            lags.append(perf_counter() - began)
+
+    async with served(floods) as server:
+        ticking = Tasks()
+        ticking.spawn(ticks(), "ticks")
+        began = perf_counter()
+        with pytest.raises(UpstreamMalformed):
+            await client.send(post(server.base))
+        assert perf_counter() - began < 2
+        await asyncio.wait_for(server.gone.wait(), 5)
+        await ticking.cancel()
+    assert max(lags) < 1
+
+
+async def test_interim_answers_that_drip_are_refused_too_while_an_upload_is_written(client: AiohttpClient) -> None:
+    async def drips(line: Line) -> None:
+        await line.head()
+        while True:
+            await line.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await asyncio.sleep(0.01)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(0.5)
+        yield b"y"
+
+    async with served(drips) as server:
+        with pytest.raises(UpstreamMalformed):
+            await client.send(post(server.base, body()))
+
+
+async def test_interim_answers_are_counted_for_each_request_alone(client: AiohttpClient) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" * 16
+
+    async def answers(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.send(interim + OK + b"content-length: 2\r\n\r\nok")
+
+    async with served(answers) as server:
+        for _ in range(3):
+            answer = await client.send(post(server.base))
+            assert b"ok" == await body_of(answer)
+        assert 1 == server.connections
+
+
 async def test_interim_answers_are_skipped(client: AiohttpClient) -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
     async with served(replies(interim + OK + b"content-length: 2\r\n\r\nok")) as server:

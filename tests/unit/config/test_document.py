@@ -64,9 +64,17 @@ def test_aliases_may_repeat_a_bounded_number_of_values() -> None:
     within = f"a: &a [{items}]\nb: [{', '.join('*a' for _ in range(MAX_ALIASED_VALUES // 1000))}]\n"
     assert () == parse(within.encode(), "f.yaml").faults
     beyond = within.replace("b: [", "b: [*a, ")
-    assert ["aliases stand for more than 100,000 values: write fewer"] == [
+    assert ["aliases stand for more than 100,000 values (a long text counts as several): write fewer"] == [
         fault.message for fault in parse(beyond.encode(), "f.yaml").faults
     ]
+
+
+@pytest.mark.parametrize("anchored", ["&a {text}", "&a [{text}]", "&a {{{text}: 1}}"])
+def test_aliases_to_a_long_text_count_by_its_length(anchored: str) -> None:
+    value = anchored.format(text="x" * 1000)
+    for count, told in ((8_000, 0), (10_000, 1)):
+        text = f"a: {value}\nb: [{', '.join(['*a'] * count)}]\n"
+        assert told == len(parse(text.encode(), "f.yaml").faults)
 
 
 @pytest.mark.parametrize(

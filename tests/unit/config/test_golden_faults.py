@@ -29,4 +29,6 @@ def test_a_bad_document_is_told_every_fault_with_its_place(name: str, monkeypatc
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.faults")), ids=lambda path: path.stem)
 def test_no_message_shows_a_value_of_the_environment(path: Path) -> None:
     assert ENVIRONMENT["SET"] not in path.read_text(encoding="utf-8")
+    assert "password/" not in path.read_text(encoding="utf-8")
+    assert "a-piece" not in path.read_text(encoding="utf-8")
     assert path.with_suffix(".yaml").exists(), "a .faults file without its document"

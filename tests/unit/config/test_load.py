@@ -38,8 +38,36 @@ def refusal(path: Path, **env: str) -> RejectedConfig:
     return refused.value
 
 
-def test_an_empty_document_is_an_empty_config(write: Write) -> None:
-    assert Config() == load(write(""), {}).config
+@pytest.mark.parametrize("text", ["", "\n \n", "# all gone\n", "---\n", "null\n"])
+def test_an_empty_document_is_refused(write: Write, text: str) -> None:
+    (fault,) = refusal(write(text)).faults
+    assert (1, 1) == (fault.line, fault.column)
+    assert fault.message.startswith("the file is empty: write at least `providers:`")
+
+
+def test_an_empty_mapping_is_an_empty_config_with_notices(write: Write) -> None:
+    loaded = load(write("{}"), {})
+    assert Config() == loaded.config
+    assert ["providers: there are none: no request can be answered", "tokens: there are none: nobody may call"] == [
+        str(notice).partition(":1:1: ")[2] for notice in loaded.notices
+    ]
+
+
+def test_an_included_file_may_be_empty(write: Write) -> None:
+    write("# nothing yet", "conf.d/a.yaml")
+    assert 2 == load(write("include: [conf.d/*.yaml]\nserver: {workers: 2}"), {}).config.server.workers
+
+
+def test_a_copy_of_the_files_is_read_instead_of_them(write: Write) -> None:
+    included = write("server: {workers: 3}", "conf.d/a.yaml")
+    root = write("include: [conf.d/*.yaml]\nmanagement: {admin_key_hash: '${file:hash}'}")
+    write("one", "hash")
+    first = load(root, {})
+    write("bogus: 1")
+    included.unlink()
+    again = load(root, {}, copy=first.files)
+    assert (first.revision, first.sources, first.files) == (again.revision, again.sources, again.files)
+    assert 3 == again.config.server.workers
 
 
 def test_a_document_becomes_frozen_values(write: Write) -> None:
@@ -223,15 +251,17 @@ def test_a_literal_secret_loads_with_a_notice(write: Write, planted_secret: str)
     )
     loaded = load(root, {})
     assert planted_secret == loaded.config.providers[0].credentials[0].api_key.reveal()
-    (notice,) = loaded.notices
+    (notice,) = (each for each in loaded.notices if each.path != ("tokens",))
     assert f"{root}:1:68: providers[0].credentials[0].api_key: a secret stands in the file itself" in str(notice)
     assert planted_secret not in repr(loaded.config)
 
 
 def test_what_is_accepted_without_effect_has_a_notice(write: Write) -> None:
     loaded = load(write("webhooks: [{name: w, url: 'https://x'}]\nsecrets: {vault: {address: 'https://v'}}"), {})
-    assert [("webhooks",), ("secrets", "vault")] == [notice.path for notice in loaded.notices]
-    assert () == load(write("webhooks: []\nsecrets: {vault: null}"), {}).notices
+    none = [("providers",), ("tokens",)]
+    assert [*none, ("webhooks",), ("secrets", "vault")] == [notice.path for notice in loaded.notices]
+    empty = load(write("webhooks: []\nsecrets: {vault: null}"), {})
+    assert none == [notice.path for notice in empty.notices]
 
 
 def test_a_secret_is_never_compared_or_shown_through_the_config(write: Write) -> None:

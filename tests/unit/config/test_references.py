@@ -198,7 +198,11 @@ def test_an_empty_default_makes_a_key_null_that_takes_null(apply: Substitute) ->
 def test_a_missing_reference_names_itself_and_the_key_but_no_value(apply: Substitute) -> None:
     found = apply("tokens: [{sha256: '${env:OTHER}-${env:NOPE}'}]", OTHER="swordfish")
     assert [
-        Fault(("tokens", 0, "sha256"), "`${env:NOPE}` is not set: set it, or give a default: `${env:NOPE:-default}`")
+        Fault(
+            ("tokens", 0, "sha256"),
+            "`${env:NOPE}` is not set: set it where the gateway is started, then start it again; "
+            "or give a default: `${env:NOPE:-default}`",
+        )
     ] == found.faults
 
 

@@ -13,6 +13,7 @@ from config import watch
 from config.faults import ConfigFaults
 from config.load import RejectedConfig, load
 from config.secret_files import SecretFiles
+from config.sources import Sources
 from config.watch import Change, DocumentChanged, SecretsChanged, Watcher
 
 ExpectLog = Callable[..., AbstractContextManager[None]]
@@ -118,6 +119,25 @@ async def test_a_refused_document_is_told_once_until_it_is_edited(root: Path) ->
         root.write_text("server: {workers: 3}\n")
         await watched.told()
         assert (3, 1) == (watched.workers, len(watched.refused))
+
+
+async def test_the_undoing_of_a_refused_edit_is_told(root: Path) -> None:
+    good = root.read_text()
+    async with watching(root) as watched:
+        root.write_text("server: {workers: none}\n")
+        await watched.told()
+        root.write_text(good)
+        assert DocumentChanged() == await watched.told()
+        assert (1, 1) == (watched.workers, len(watched.refused))
+        assert await watched.is_quiet()
+
+
+async def test_an_edit_that_was_loaded_otherwise_and_undone_before_a_look_is_told(root: Path) -> None:
+    """A reload through the API sees the bad edit; the watcher sees only that everything is as it was."""
+    async with watching(root) as watched:
+        watched.watcher.follow(Sources(root, "the bad one's"))
+        assert DocumentChanged() == await watched.told()
+        assert await watched.is_quiet()
 
 
 async def test_a_removed_document_is_told_and_so_is_its_return(root: Path) -> None:

@@ -1,12 +1,13 @@
 """Alias chains, and the entries that are refused."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 
 from config.faults import ConfigFaults, Fault
 from config.schema import ModelAlias
-from routing.aliases import Aliases
+from routing.aliases import MAX_STEPS, Aliases
 
 
 def aliases(*pairs: tuple[str, str]) -> Aliases:
@@ -120,3 +121,32 @@ def test_an_alias_may_lead_to_another_by_a_name_with_a_slash(bench: Callable[...
     bench(
         {"model_aliases": [{"from": "a", "to": "x/y"}, {"from": "x/*", "to": "openai/*"}, {"from": "b*", "to": "x/*"}]}
     )
+
+
+def test_a_chain_of_twenty_thousand_is_refused_at_once() -> None:
+    count = 20_000
+    began = time.monotonic()
+    with pytest.raises(ConfigFaults) as refused:
+        aliases(*((f"a{number}", f"a{number + 1}") for number in range(count)))
+    assert time.monotonic() - began < 5
+    (fault,) = refused.value.faults
+    assert ("model_aliases", count - MAX_STEPS - 1, "to") == fault.path
+    assert f"more than {MAX_STEPS} aliases one after the other" in fault.message
+
+
+def test_a_chain_of_as_many_as_are_allowed_is_followed_to_its_end() -> None:
+    chain = [(f"a{number}", f"a{number + 1}") for number in range(MAX_STEPS)]
+    assert f"a{MAX_STEPS}" == aliases(*chain).resolve("a0").name
+    assert f"a{MAX_STEPS}" == aliases(*reversed(chain)).resolve("a0").name
+
+
+def test_a_circle_of_very_many_names_some_of_them() -> None:
+    with pytest.raises(ConfigFaults) as refused:
+        aliases(*((f"a{number}", f"a{(number + 1) % 1000}") for number in range(1000)))
+    (fault,) = refused.value.faults
+    assert len(fault.message) < 300
+
+
+def test_a_name_goes_through_a_bounded_number_of_globs() -> None:
+    found = aliases(*((f"a{number}-*", f"a{number + 1}-*") for number in range(MAX_STEPS + 50))).resolve("a0-x")
+    assert MAX_STEPS == len(found.steps)

@@ -91,10 +91,11 @@ def test_a_request_without_a_model_has_its_provider_for_a_target(recorder: Recor
 
 @pytest.mark.parametrize("text", ['fast", "token": "admin', "fast\n{}", "\x1b[31m", "\u2028", "m" * 100_000])
 def test_a_clients_text_cannot_leave_its_member_nor_fill_the_disk(recorder: Recorder, ended: Ended, text: str) -> None:
-    written(recorder, ended(requested_model=text, client_request_id=text, model=text))
+    written(recorder, ended(requested_model=text, client_request_id=text, model=text, method=text))
     assert 1 == b"".join(recorder.writes).count(b"\n")
     (line,) = recorder.lines
     assert "team" == line["token"]
+    assert len(str(line["method"])) <= MAX_TEXT_CHARACTERS
     shown = str(line["requested_model"])
     assert len(shown) <= MAX_TEXT_CHARACTERS
     assert text.startswith(shown.removesuffix("…"))

@@ -25,7 +25,7 @@ def restored() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    for name in logs._QUIET_LOGGERS:
+    for name in (*logs._QUIET_LOGGERS, *logs._SILENT_LOGGERS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
@@ -91,10 +91,17 @@ def test_the_level_changes_while_it_runs(stream: io.StringIO, expect_log: Expect
 
 def test_chatty_libraries_are_heard_at_debug_alone(stream: io.StringIO) -> None:
     logs.configure("info", stream)
-    logging.getLogger("watchfiles").info("one")
+    logging.getLogger("asyncio").info("one")
     logs.set_level("debug")
-    logging.getLogger("watchfiles").info("two")
+    logging.getLogger("asyncio").info("two")
     assert ["two"] == [record["event"] for record in records(stream)]
+
+
+def test_the_watcher_of_files_does_not_tell_of_each_change(stream: io.StringIO) -> None:
+    # The log itself may lie in the directory that is watched.
+    logs.configure("debug", stream)
+    logging.getLogger("watchfiles.main").debug("1 change detected")
+    assert "" == stream.getvalue()
 
 
 def test_configuring_again_replaces_the_stream(stream: io.StringIO) -> None:
