@@ -5,7 +5,7 @@ come in, not where they are taken out: the event loop calls one connection many 
 """
 
 import functools
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -23,8 +23,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         """``options`` are those of ``aiohttp.TCPConnector``."""
         super().__init__(**options)
-        make: functools.partial[ResponseHandler] = functools.partial(_BoundedHandler, loop=self._loop)
-        self._factory = make
+        self._factory = cast("functools.partial[ResponseHandler]", functools.partial(_BoundedHandler, loop=self._loop))
 
 
 class _BoundedHandler(ResponseHandler):
