@@ -60,7 +60,7 @@ def make_report(generation: Generation, query: RouteQuery) -> Report:
     """The whole answer for ``query``."""
     explanation = generation.plane.router.explain(query)
     targets = [target for group in explanation.groups for target in group.targets]
-    path = query.path.removeprefix("/v1")
+    path = endpoints.upstream_path(query.path)
     upstream = tuple(
         Dialled(
             target.provider,

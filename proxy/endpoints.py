@@ -43,11 +43,6 @@ class Endpoint(msgspec.Struct, frozen=True):
     upgrade_refused: bool = False
     """Whether `GET` with an upgrade gets 426, so that clients that try WebSocket first fall back."""
 
-    @property
-    def upstream_prefix(self) -> str:
-        """What a provider's base URL stands for."""
-        return "/v1"
-
 
 _POST = ("POST",)
 _GET = ("GET",)
@@ -109,6 +104,11 @@ _PATTERNS = tuple((_pattern(endpoint.path), endpoint) for endpoint in ENDPOINTS 
 def canonical_path(path: str) -> str:
     """The path that the table and the providers know ``path`` by."""
     return PATH_ALIASES.get(path, path)
+
+
+def upstream_path(path: str) -> str:
+    """What a provider's base URL is followed by: a canonical ``path`` without the `/v1` that the base URL ends with."""
+    return path.removeprefix("/v1")
 
 
 def find(path: str) -> Endpoint | None:

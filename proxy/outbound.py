@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from core.errors import GatewayError
-from proxy.endpoints import Endpoint
+from proxy.endpoints import Endpoint, upstream_path
 from proxy.exchange import RequestHead
 from proxy.headers import forwarded_request_headers
 from proxy.intake import Inbound, Splice
@@ -23,7 +23,7 @@ class Outbound:
         self.endpoint = endpoint
         self.inbound = inbound
         self._head = head
-        self._path = path.removeprefix(endpoint.upstream_prefix)
+        self._path = upstream_path(path)
         self._overrides = plan.overrides
         self.headers = forwarded_request_headers(
             head.headers, reads_answer=endpoint.reads_answer, body_changed_coding=inbound.decoded
