@@ -1,7 +1,7 @@
 # Two commands: `make run` and `make test`. Each does all of its set-up first; nothing else has to be installed.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak check format bench image lock upgrade clean environment-run environment-dev
+.PHONY: help run test soak fuzz check format bench image lock upgrade clean environment-run environment-dev
 
 # Tools are run as modules, so that the tree can be moved; PYTHONSAFEPATH and PYTHONPATH: as in ./sluice.
 RUN = PYTHONPATH='$(CURDIR)' .venv/bin/python
@@ -23,6 +23,9 @@ test: environment-dev check ## Set everything up, check, and run all tests with 
 
 soak: environment-dev ## Mixed traffic and a reload a second for SOAK_SECONDS (180): what is left of it
 	$(DEV) -m pytest -m soak -s tests/soak
+
+fuzz: environment-dev ## Feed every parser anything at all for its share of FUZZ_SECONDS (60), from the golden messages on
+	@$(DEV) -m tests.fuzz
 
 check: environment-dev ## Lint, formatting, types, import layers, generated files, documents
 	$(DEV) -m ruff check .

@@ -12,6 +12,7 @@ import hmac
 import re
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 from config.faults import ConfigFaults, Fault, Path, did_you_mean
 from config.schema import Token
@@ -29,6 +30,7 @@ _CHECKSUM_CHARACTERS = 6  # 62**6 > 2**32
 _TEXT = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _KEY_BYTES = 8
+_KEPT_ANSWERS = 256
 
 
 def new_token(random_bytes: bytes) -> str:
@@ -125,7 +127,8 @@ def _api_token(token: Token) -> ApiToken:
         name=token.name,
         scope=scope,
         grants=grants,
-        allows_model=GlobSet(token.models).matches,
+        # Most requests ask for a model that another has asked for.
+        allows_model=lru_cache(maxsize=_KEPT_ANSWERS)(GlobSet(token.models).matches),
         any_model="*" in token.models,
     )
 

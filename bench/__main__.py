@@ -14,7 +14,7 @@ import msgspec
 from bench.contenders import CONTENDERS
 from bench.measures import MEASURES
 from bench.processes import BenchError
-from bench.results import Run, failures
+from bench.results import FORMAT, Run, failures
 from bench.run import DEFAULT, QUICK, run
 from bench.table import render
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure the gateway on one core, beside nginx and beside no proxy at all."
     )
-    parser.add_argument("--quick", action="store_true", help="one short round, about half a minute")
+    parser.add_argument("--quick", action="store_true", help="one short round, under a minute")
     parser.add_argument("--rounds", type=_positive, metavar="N", help=f"how many to take medians of ({DEFAULT.rounds})")
     parser.add_argument("--only", type=_some_of(_ROWS), metavar="ROW,…", help=f"of the rows {', '.join(_ROWS)}")
     parser.add_argument(
@@ -114,7 +114,10 @@ def _write(found: Run, table: str, latest: bool) -> None:
 def _write_docs() -> int:
     if not _LATEST.exists():
         raise BenchError(f"{_LATEST.relative_to(_ROOT)} is missing: run `make bench` first")
-    latest = msgspec.json.decode(_LATEST.read_bytes(), type=Run)
+    try:
+        latest = msgspec.json.decode(_LATEST.read_bytes(), type=Run)
+    except msgspec.ValidationError as error:
+        raise BenchError(f"{_LATEST.name} is no run of format {FORMAT}: run `make bench` again") from error
     before, begin, rest = _DOCS.read_text().partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:

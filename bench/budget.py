@@ -6,86 +6,145 @@ from dataclasses import dataclass
 from bench.results import Row, Run
 
 SUBJECT = "sluice"
+TWO_WORKERS = "sluice-2"
 _NGINX = "nginx"
+
+
+_Found = Callable[[Run], float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One line of the budget: a figure of Sluice's row (and nginx's, where both are compared) and its bound."""
+    """One line of the budget: a figure of Sluice (beside nginx's, where both are compared) and its bound."""
 
     what: str
     bound: float
     at_most: bool
     """Else: at least."""
     form: str
-    found: Callable[[Row, Row | None], float | None]
+    found: _Found
     """The figure; None when the run did not measure it."""
 
 
-def _cpu_microseconds(row: Row, _nginx: Row | None) -> float | None:
-    seconds = row.json.median.proxy_cpu_seconds_per_request if row.json else None
-    return None if seconds is None else seconds * 1e6
+def _row(run: Run, name: str) -> Row | None:
+    return next((row for row in run.rows if row.name == name), None)
 
 
-def _json_vs_nginx(row: Row, nginx: Row | None) -> float | None:
-    if row.json is None or nginx is None or nginx.json is None:
+def _of_sluice(value: Callable[[Row], float | None], factor: float = 1.0) -> _Found:
+    """A figure of the row of one worker, in another unit."""
+
+    def found(run: Run) -> float | None:
+        row = _row(run, SUBJECT)
+        figure = None if row is None else value(row)
+        return None if figure is None else figure * factor
+
+    return found
+
+
+def _share(part: str, whole: str, value: Callable[[Row], float | None]) -> _Found:
+    """What one row has of a figure, as a share of what the other has."""
+
+    def found(run: Run) -> float | None:
+        rows = _row(run, part), _row(run, whole)
+        own, other = (None if row is None else value(row) for row in rows)
+        return None if own is None or not other else own / other
+
+    return found
+
+
+def _streams_held(run: Run) -> float | None:
+    row = _row(run, SUBJECT)
+    if row is None or row.memory is None or run.parameters.quick:  # A quick run holds few on purpose.
         return None
-    return row.json.median.requests_per_second / nginx.json.median.requests_per_second
+    return run.parameters.memory_streams - row.memory.median.failed
 
 
-def _streams_vs_nginx(row: Row, nginx: Row | None) -> float | None:
-    if row.streams is None or nginx is None or nginx.streams is None:
-        return None
-    return row.streams.median.requests_per_second / nginx.streams.median.requests_per_second
+def _prompt_seconds(body_bytes: int) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        return next((one.median.p50_seconds for one in row.prompts if one.median.body_bytes == body_bytes), None)
+
+    return value
 
 
-def _added_p50(row: Row, _nginx: Row | None) -> float | None:
-    return _milliseconds(row.latency.median.added_p50_seconds if row.latency else None)
+def _cpu_seconds_per_request(row: Row) -> float | None:
+    return row.json.median.proxy_cpu_seconds_per_request if row.json else None
 
 
-def _added_p99(row: Row, _nginx: Row | None) -> float | None:
-    return _milliseconds(row.latency.median.added_p99_seconds if row.latency else None)
+def _json_rate(row: Row) -> float | None:
+    return row.json.median.requests_per_second if row.json else None
 
 
-def _added_first_event(row: Row, _nginx: Row | None) -> float | None:
-    return _milliseconds(row.first_event.median.added_p50_seconds if row.first_event else None)
+def _stream_rate(row: Row) -> float | None:
+    return row.streams.median.requests_per_second if row.streams else None
 
 
-def _ready(row: Row, _nginx: Row | None) -> float | None:
+def _added_p50_seconds(row: Row) -> float | None:
+    return row.latency.median.added_p50_seconds if row.latency else None
+
+
+def _added_p99_seconds(row: Row) -> float | None:
+    return row.latency.median.added_p99_seconds if row.latency else None
+
+
+def _added_first_event_seconds(row: Row) -> float | None:
+    return row.first_event.median.added_p50_seconds if row.first_event else None
+
+
+def _bytes_per_stream(row: Row) -> float | None:
+    return row.memory.median.bytes_per_stream if row.memory else None
+
+
+def _idle_bytes(row: Row) -> float | None:
+    return row.start.idle_memory_bytes if row.start else None
+
+
+def _ready_seconds(row: Row) -> float | None:
     return row.start.ready_seconds if row.start else None
 
 
-def _idle_megabytes(row: Row, _nginx: Row | None) -> float | None:
-    return row.start.idle_memory_bytes / 1e6 if row.start else None
+def _requests_per_cpu_second(row: Row) -> float | None:
+    return row.workers.median.requests_per_cpu_second if row.workers else None
 
 
-def _kibibytes_per_stream(row: Row, _nginx: Row | None) -> float | None:
-    return row.memory.median.bytes_per_stream / 1024 if row.memory else None
+def _busiest_share(run: Run) -> float | None:
+    row = _row(run, TWO_WORKERS)
+    return row.workers.median.busiest_share if row is not None and row.workers else None
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1e3
+def _most_connections_share(run: Run) -> float | None:
+    row = _row(run, TWO_WORKERS)
+    return row.workers.median.most_connections_share if row is not None and row.workers else None
 
 
 BUDGET = (
-    Limit("CPU of a JSON request, µs", 50, True, ".1f", _cpu_microseconds),
-    Limit("JSON requests/s, as a share of nginx's", 0.25, False, ".2f", _json_vs_nginx),
-    Limit("streamed events/s, as a share of nginx's", 0.95, False, ".2f", _streams_vs_nginx),
-    Limit("added latency at 1,000 requests/s, p50, ms", 0.3, True, ".2f", _added_p50),
-    Limit("added latency at 1,000 requests/s, p99, ms", 2.0, True, ".2f", _added_p99),
-    Limit("added time to the first event, p50, ms", 0.3, True, ".2f", _added_first_event),
-    Limit("memory of an open stream, KiB", 24, True, ".1f", _kibibytes_per_stream),
-    Limit("memory when idle, MB", 80, True, ".0f", _idle_megabytes),
-    Limit("ready to serve, s", 1, True, ".2f", _ready),
+    Limit("CPU of a JSON request, µs", 50, True, ".1f", _of_sluice(_cpu_seconds_per_request, 1e6)),
+    Limit("JSON requests/s, as a share of nginx's", 0.25, False, ".2f", _share(SUBJECT, _NGINX, _json_rate)),
+    Limit("streamed events/s, as a share of nginx's", 0.95, False, ".2f", _share(SUBJECT, _NGINX, _stream_rate)),
+    Limit("added latency at 1,000 requests/s, p50, ms", 0.3, True, ".2f", _of_sluice(_added_p50_seconds, 1e3)),
+    Limit("added latency at 1,000 requests/s, p99, ms", 2.0, True, ".2f", _of_sluice(_added_p99_seconds, 1e3)),
+    Limit("added time to the first event, p50, ms", 0.3, True, ".2f", _of_sluice(_added_first_event_seconds, 1e3)),
+    Limit("streams held open, without those lost", 8000, False, ",.0f", _streams_held),
+    Limit("memory of an open stream, KiB", 24, True, ".1f", _of_sluice(_bytes_per_stream, 1 / 1024)),
+    Limit("time of a 100 KB prompt, over nginx's", 2, True, ".2f", _share(SUBJECT, _NGINX, _prompt_seconds(100_000))),
+    Limit("time of a 1 MB prompt, over nginx's", 2, True, ".2f", _share(SUBJECT, _NGINX, _prompt_seconds(1_000_000))),
+    Limit("time of a 20 MB prompt, over nginx's", 2, True, ".2f", _share(SUBJECT, _NGINX, _prompt_seconds(20_000_000))),
+    Limit(
+        "requests a CPU second with two workers, as a share of one's",
+        0.9,
+        False,
+        ".2f",
+        _share(TWO_WORKERS, SUBJECT, _requests_per_cpu_second),
+    ),
+    Limit("share of the work of the busier of two workers", 0.65, True, ".2f", _busiest_share),
+    Limit("share of the connections that one of them has", 0.65, True, ".2f", _most_connections_share),
+    Limit("memory when idle, MB", 80, True, ".0f", _of_sluice(_idle_bytes, 1e-6)),
+    Limit("ready to serve, s", 1, True, ".2f", _of_sluice(_ready_seconds)),
 )
 
 
 def lines(run: Run) -> Sequence[tuple[Limit, float]]:
     """The limits that the run can be held against, with what it found."""
-    rows = {row.name: row for row in run.rows}
-    if SUBJECT not in rows:
-        return []
-    found = [(limit, limit.found(rows[SUBJECT], rows.get(_NGINX))) for limit in BUDGET]
+    found = [(limit, limit.found(run)) for limit in BUDGET]
     return [(limit, value) for limit, value in found if value is not None]
 
 

@@ -30,6 +30,8 @@ class Samples:
     late: list[float] = field(default_factory=list)
     """How long after its due time each request was sent: the load generator's own fault, so not in the other times."""
     failed: int = 0
+    problem: str = ""
+    """What was wrong with the last one that failed, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,14 @@ class Answer:
 class _Connection:
     """A keep-alive connection and the answer that it is reading."""
 
-    __slots__ = ("begun", "counted", "first_body_at", "head_bytes", "received", "sock", "whole_bytes")
+    __slots__ = ("begun", "closes", "counted", "first_body_at", "head_bytes", "received", "sock", "whole_bytes")
 
     def __init__(self, host: str, port: int) -> None:
         self.sock = socket.create_connection((host, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
+        self.closes = False
+        """Whether the peer has said that it closes the connection after this answer."""
         self.begin(0.0, False)
 
     def begin(self, begun: float, counted: bool) -> None:
@@ -71,6 +75,7 @@ class _Connection:
                 raise ValueError(self.received[: self.received.find(b"\r\n")])
             self.head_bytes = end + 4
             head = self.received[:end].lower()
+            self.closes = b"\r\nconnection: close" in head
             start = head.find(b"\r\ncontent-length:")
             if start >= 0:
                 self.whole_bytes = self.head_bytes + int(head[start + 17 :].split(b"\r\n", 1)[0])
@@ -121,18 +126,58 @@ class _Loop:
 
 def once(address: str, ask: Ask) -> Answer:
     """Send one request. Raises ValueError on any status but 200, OSError when cut or silent for ten seconds."""
+    connection = _patient(address)
+    with connection.sock:
+        _exchange(connection, ask.raw(address))
+    return Answer(connection.received[connection.head_bytes :], len(connection.received))
+
+
+def one_by_one(address: str, ask: Ask, count: int) -> Samples:
+    """Send ``ask`` as often, each once the one before it is answered, on one connection; the first is not counted."""
+    request = ask.raw(address)
+    samples = Samples()
+    connection = _patient(address)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(count + 1):
+            connection.begin(_now(), number > 0)
+            try:
+                _exchange(connection, request)
+            except (OSError, ValueError) as error:
+                samples.failed += 1
+                samples.problem = str(error)
+                connection.closes = True
+            else:
+                if connection.counted:
+                    samples.first_body.append(connection.first_body_at - connection.begun)
+                    samples.whole.append(_now() - connection.begun)
+            if connection.closes:
+                connection.sock.close()
+                connection = _patient(address)
+    finally:
+        gc.enable()
+        connection.sock.close()
+    return samples
+
+
+def _patient(address: str) -> _Connection:
+    """A connection to use with :func:`_exchange`."""
     host, _, port = address.rpartition(":")
     connection = _Connection(host, int(port))
-    with connection.sock as sock:
-        sock.settimeout(_GRACE_SECONDS)
-        sock.sendall(ask.raw(address))
-        complete = False
-        while not complete:
-            data = sock.recv(_RECEIVE_BYTES)
-            if not data:
-                raise ConnectionResetError(f"cut after {len(connection.received)} bytes")
-            complete = connection.take(data, _now())
-    return Answer(connection.received[connection.head_bytes :], len(connection.received))
+    connection.sock.settimeout(_GRACE_SECONDS)
+    return connection
+
+
+def _exchange(connection: _Connection, request: bytes) -> None:
+    """Send and read the answer. Raises ValueError on any status but 200, OSError when cut or silent."""
+    connection.sock.sendall(request)
+    complete = False
+    while not complete:
+        data = connection.sock.recv(_RECEIVE_BYTES)
+        if not data:
+            raise ConnectionResetError(f"cut after {len(connection.received)} bytes")
+        complete = connection.take(data, _now())
 
 
 def constant_rate(address: str, ask: Ask, per_second: float, seconds: float, warm_up_seconds: float = 0.5) -> Samples:
@@ -190,7 +235,10 @@ def _arrive(loop: _Loop, connection: _Connection, data: bytes, samples: Samples,
         if connection.counted:
             samples.first_body.append(connection.first_body_at - connection.begun)
             samples.whole.append(at - connection.begun)
-        idle.append(connection)
+        if connection.closes:  # It may have had all the requests that the proxy allows on one: no fault either.
+            loop.drop(connection)
+        else:
+            idle.append(connection)
 
 
 class HeldStreams:
@@ -199,18 +247,18 @@ class HeldStreams:
     def __init__(self, address: str, ask: Ask) -> None:
         self._loop = _Loop(address)
         self._request = ask.raw(address)
+        self.flowing = 0
+        """How many are open and have had their first event."""
         self.lost = 0
 
-    def open(self, count: int, within_seconds: float) -> int:
-        """Open until ``count`` are open and each has had its first event; gives how many have."""
-        deadline = _now() + within_seconds
+    def open(self, count: int, deadline: float) -> None:
+        """Open until ``count`` are open and each has had its first event, or until the time is ``deadline``."""
         while (missing := count - len(self._loop.connections)) > 0 and _now() < deadline:
             for _ in range(min(missing, 50)):  # In small groups: this is no test of the accept queue.
                 connection = self._loop.connect()
                 connection.sock.send(self._request)
-            while self._flowing() < len(self._loop.connections) and _now() < deadline:
+            while self.flowing < len(self._loop.connections) and _now() < deadline:
                 self._read(0.05)
-        return self._flowing()
 
     def trickle(self, seconds: float) -> None:
         """Go on reading for a while."""
@@ -222,15 +270,14 @@ class HeldStreams:
         """Hang up on all of them."""
         self._loop.close()
 
-    def _flowing(self) -> int:
-        return sum(1 for connection in self._loop.connections.values() if connection.first_body_at)
-
     def _read(self, wait_seconds: float) -> None:
         for connection, data in self._loop.arrived(wait_seconds):
+            flowed = connection.first_body_at > 0
             try:
                 ended = not data or connection.take(data, _now())
             except ValueError:
                 ended = True
+            self.flowing += (connection.first_body_at > 0 and not ended) - flowed
             if ended:
                 self.lost += 1
                 self._loop.drop(connection)

@@ -6,9 +6,12 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.workload import ALIAS, PROVIDER_MODEL, TOKEN
+
+_COMMON_MEASURES = ("json", "streams", "latency", "first_event", "memory", "prompts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,10 @@ class Contender:
     ready_path: str = "/"
     """Ready when this answers with any status below 500."""
     env: tuple[tuple[str, str], ...] = ()
+    measures: tuple[str, ...] = _COMMON_MEASURES
+    """What is done to it; to a row without a proxy, no `memory`."""
+    workers: int = 1
+    """How many it has. One is put on one core, two may use two."""
     needs: str | None = None
     """A program that the machine may lack; then the row is left out with a note."""
 
@@ -55,13 +62,14 @@ def _nginx(place: Place) -> list[str]:
     return [program("nginx") or "nginx", "-c", str(config), "-e", str(place.scratch / "error.log")]
 
 
-# The log is formatted and written like any, but in batches and to nowhere, so that no disk is measured.
+# The log is formatted and written like any, but in batches and to nowhere, so that no disk is measured; long bodies are
+# kept in memory, as Sluice keeps them, not in files. When a sixteenth of its connections is left, nginx drops idle ones.
 _NGINX_CONFIG = """\
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
 pid {scratch}/nginx.pid;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 19000; }}
 http {{
   client_body_temp_path {scratch}/body; proxy_temp_path {scratch}/proxy; fastcgi_temp_path {scratch}/fastcgi;
   uwsgi_temp_path {scratch}/uwsgi; scgi_temp_path {scratch}/scgi;
@@ -69,7 +77,7 @@ http {{
     '"path":"$uri","status":$status,"seconds":$request_time,"upstream":"$upstream_addr","bytes":$bytes_sent}}';
   access_log /dev/null line buffer=64k flush=1s;
   keepalive_requests 1000000000;
-  client_max_body_size 32m;
+  client_max_body_size 32m; client_body_buffer_size 32m;
   upstream provider {{
     server {upstream};
     keepalive 1024;
@@ -88,14 +96,16 @@ http {{
 """
 
 
-def _sluice(place: Place) -> list[str]:
+def _sluice(place: Place, workers: int) -> list[str]:
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     config = place.scratch / "sluice.yaml"
-    config.write_text(_SLUICE_CONFIG.format(digest=digest, upstream=place.upstream, alias=ALIAS, model=PROVIDER_MODEL))
+    values = {"workers": workers, "digest": digest, "upstream": place.upstream, "alias": ALIAS, "model": PROVIDER_MODEL}
+    config.write_text(_SLUICE_CONFIG.format(**values))
     return [sys.executable, "-m", "gateway", "serve", "-c", str(config), "--listen", place.listen]
 
 
 _SLUICE_CONFIG = """\
+server: {{workers: {workers}}}
 tokens:
   - {{name: bench, sha256: {digest}, models: ["*"]}}
 providers:
@@ -111,6 +121,7 @@ routes:
     targets: [mock/{model}]
 """
 
+_SLUICE_ENV = (("BENCH_PROVIDER_KEY", "sk-bench-provider"),)
 
 CONTENDERS = (
     Contender("direct", "no proxy: the load generator and the mock provider alone", None),
@@ -118,8 +129,18 @@ CONTENDERS = (
     Contender(
         "sluice",
         "one worker with a token, an alias, a route, metrics and the access log",
-        _sluice,
+        partial(_sluice, workers=1),
         ready_path="/readyz",
-        env=(("BENCH_PROVIDER_KEY", "sk-bench-provider"),),
+        env=_SLUICE_ENV,
+        measures=(*_COMMON_MEASURES, "workers"),
+    ),
+    Contender(
+        "sluice-2",
+        "the same with two workers, which may use two cores; beside `sluice` given the same cores",
+        partial(_sluice, workers=2),
+        ready_path="/readyz",
+        env=_SLUICE_ENV,
+        measures=("workers",),
+        workers=2,
     ),
 )

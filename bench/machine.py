@@ -29,11 +29,16 @@ def machine() -> Machine:
 
 
 def cores() -> Cores:
-    """One core for the proxy, the others for the load. Raises BenchError with fewer than two cores."""
+    """One core for the proxy (two for two workers), the others for the load. Raises BenchError with fewer than two."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
         raise BenchError("the bench needs two cores: one for the proxy alone, one for the load and the mock provider")
-    return Cores(proxy=usable[0], upstream=usable[1], client=usable[2] if len(usable) > 2 else usable[1])
+    return Cores(
+        proxy=usable[0],
+        upstream=usable[1],
+        client=usable[2] if len(usable) > 2 else usable[1],
+        workers=(usable[0], usable[3] if len(usable) > 3 else usable[1]),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -53,15 +58,16 @@ def versions() -> dict[str, str]:
 
 def revision(root: Path) -> tuple[str, bool]:
     """The commit that is checked out, and whether the working tree differs from it (results aside)."""
-    commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"])
-    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--", ".", *_RESULTS])
+    commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"], errors=subprocess.DEVNULL)
+    listing = ["git", "-C", str(root), "status", "--porcelain", "--", ".", *_RESULTS]
+    changes = _output(listing, errors=subprocess.DEVNULL)
     return commit or "none", bool(changes)
 
 
-def _output(argv: list[str]) -> str:
-    """What the program prints, on either output; empty when it cannot be run."""
+def _output(argv: list[str], errors: int = subprocess.STDOUT) -> str:
+    """What the program prints, also as errors unless these go elsewhere; empty when it cannot be run."""
     try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=errors, check=False)
     except OSError:
         return ""
     return done.stdout.decode(errors="replace").strip()

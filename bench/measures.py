@@ -3,20 +3,33 @@
 import json
 import resource
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.client import HeldStreams, Samples, constant_rate
+from bench.client import HeldStreams, Samples, constant_rate, one_by_one
 from bench.contenders import program
 from bench.processes import BenchError, Process, busy_seconds
-from bench.results import Latency, Memory, Parameters, Rate, percentile
-from bench.workload import CHAT_PATH, EVENTS_PER_STREAM, JSON_ASK, SLOW_STREAM_ASK, STREAM_ASK, TOKEN, Ask
+from bench.results import Cores, Latency, Memory, Parameters, Prompt, Rate, Result, Workers, percentile
+from bench.workload import (
+    CHAT_PATH,
+    EVENTS_PER_STREAM,
+    JSON_ASK,
+    SLOW_EVENT_GAP_SECONDS,
+    SLOW_STREAM_ASK,
+    STREAM_ASK,
+    TOKEN,
+    Ask,
+    long_ask,
+)
 from core.clock import SystemClock
 
-_OPEN_WITHIN_SECONDS = 60.0
-_SETTLE_SECONDS = 0.3
+_OPEN_WITHIN_SECONDS = EVENTS_PER_STREAM * SLOW_EVENT_GAP_SECONDS - 10.0
+"""Before the first of the held streams comes to its end, with time left to settle."""
+_SETTLE_SECONDS = 1.2 * SLOW_EVENT_GAP_SECONDS
+"""Each stream has had another event by then."""
 _now: Callable[[], float] = SystemClock().monotonic
 T = TypeVar("T")
 
@@ -38,6 +51,7 @@ class Bench:
     """What every measure needs."""
 
     parameters: Parameters
+    cores: Cores
     upstream: Process
     wrk: str
     scratch: Path
@@ -94,27 +108,89 @@ def memory(bench: Bench, subject: Subject) -> Memory | None:
     """What an open stream costs in memory; None where there is no proxy."""
     if subject.process is None:
         return None
-    many = bench.parameters.memory_streams
-    few = many // 5
+    wanted = bench.parameters.memory_streams
     streams = HeldStreams(subject.address, SLOW_STREAM_ASK)
-    sizes = []
+    held, sizes = [], []
+    deadline = _now() + _OPEN_WITHIN_SECONDS
     try:
-        for count in (few, many):
-            if streams.open(count, _OPEN_WITHIN_SECONDS) < count:
-                subject.process.require_alive()
-                raise BenchError(f"{subject.name} does not hold {count} streams open ({streams.lost} were lost)")
+        for count in (wanted // 5, wanted):
+            streams.open(count, deadline)
             streams.trickle(_SETTLE_SECONDS)
+            subject.process.require_alive()
+            held.append(streams.flowing)
             sizes.append(subject.process.memory_bytes())
     finally:
         streams.close()
-    return Memory(many, sizes[1], (sizes[1] - sizes[0]) / (many - few), streams.lost)
+    few, many = held
+    if many <= few:
+        raise BenchError(f"{subject.name} holds {few:,} streams open, not {wanted:,} ({streams.lost:,} were lost)")
+    return Memory(many, sizes[1], (sizes[1] - sizes[0]) / (many - few), max(streams.lost, wanted - many))
 
 
-def warm_up(bench: Bench, subject: Subject) -> None:
-    """Fill pools and caches before anything counts."""
+def prompts(bench: Bench, subject: Subject) -> tuple[Prompt, ...]:
+    """Time and memory that long prompts take, size by size."""
+
+    def send_all() -> list[tuple[int, int | None, Samples]]:
+        return [_long_prompts(subject, *each) for each in bench.parameters.prompts]
+
+    found, spent = _accounted(bench, subject, send_all)
+    elsewhere = spent.elsewhere / spent.wall_seconds
+    return tuple(
+        Prompt(body_bytes, percentile(samples.whole, 50), peak_growth_bytes, elsewhere, samples.failed)
+        for body_bytes, peak_growth_bytes, samples in found
+    )
+
+
+def _long_prompts(subject: Subject, body_bytes: int, count: int) -> tuple[int, int | None, Samples]:
+    """The size, how far the proxy's memory rose, and the times."""
+    ask, process = long_ask(body_bytes), subject.process
+    before = process.memory_bytes() if process is not None and process.forget_peak_memory() else None
+    samples = one_by_one(subject.address, ask, count)
+    growth = None if process is None or before is None else max(0, process.peak_memory_bytes() - before)
+    if not samples.whole:
+        raise BenchError(f"{subject.name} answers no prompt of {body_bytes:,} bytes: {samples.problem}")
+    return body_bytes, growth, samples
+
+
+def workers(bench: Bench, subject: Subject) -> Workers | None:
+    """What a request costs, and who serves it, where workers may use two cores; None where there is no proxy."""
+    process, given = subject.process, bench.parameters
+    if process is None:
+        return None
+    port = int(subject.address.rpartition(":")[2])
+    connections: dict[int, int] = {}
+
+    def halfway() -> None:
+        connections.update(process.connections(port))
+
+    with process.placed_on(bench.cores.workers):
+        before = process.cpu_seconds_by_process()
+        done, spent = _accounted(
+            bench,
+            subject,
+            lambda: _wrk(bench, subject, JSON_ASK, given.workers_connections, given.workers_seconds, halfway),
+        )
+        after = process.cpu_seconds_by_process()
+    process.require_alive()
+    cpu = {pid: after[pid] - before[pid] for pid in connections if pid in after and pid in before}
+    if not done.requests or not spent.proxy or not sum(cpu.values()):
+        raise BenchError(f"{subject.name} completed no request on {given.workers_connections} connections")
+    return Workers(
+        processes=len(connections),
+        requests_per_second=done.requests / (done.duration_us / 1e6),
+        requests_per_cpu_second=done.requests / spent.proxy,
+        busiest_share=max(cpu.values()) / sum(cpu.values()),
+        most_connections_share=max(connections.values()) / sum(connections.values()),
+        elsewhere_busy=spent.elsewhere / spent.wall_seconds,
+        failed=done.failed,
+    )
+
+
+def warm_up(bench: Bench, subject: Subject, measures: Sequence[str]) -> None:
+    """Fill pools and caches before anything counts of what is going to be measured."""
     seconds = 1
-    _wrk(bench, subject, JSON_ASK, bench.parameters.json_connections, seconds)
-    _wrk(bench, subject, STREAM_ASK, bench.parameters.json_connections, seconds)
+    for ask in (JSON_ASK, STREAM_ASK) if "streams" in measures else (JSON_ASK,):
+        _wrk(bench, subject, ask, bench.parameters.json_connections, seconds)
 
 
 def _rate(bench: Bench, subject: Subject, ask: Ask, connections: int, seconds: int) -> Rate:
@@ -153,17 +229,32 @@ def _latency(subject: Subject, samples: Samples, times: list[float], spent: _Spe
     )
 
 
-def _wrk(bench: Bench, subject: Subject, ask: Ask, connections: int, seconds: int) -> _WrkResult:
+def _wrk(
+    bench: Bench,
+    subject: Subject,
+    ask: Ask,
+    connections: int,
+    seconds: int,
+    halfway: Callable[[], None] | None = None,
+) -> _WrkResult:
     body = bench.scratch / ("stream.json" if ask.streamed else "plain.json")
     body.write_bytes(ask.body)
     script = Path(__file__).with_name("wrk.lua")
     argv = [bench.wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
     argv += [f"http://{subject.address}{CHAT_PATH}", "--", str(body), TOKEN]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    for line in done.stdout.decode(errors="replace").splitlines():
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as wrk:
+        try:
+            if halfway is not None:
+                time.sleep(seconds / 2)
+                halfway()
+            printed = wrk.communicate()[0].decode(errors="replace")
+        except BaseException:
+            wrk.kill()
+            raise
+    for line in printed.splitlines():
         if line.startswith("RESULT "):
             return _WrkResult(**json.loads(line.removeprefix("RESULT ")))
-    raise BenchError(f"wrk gave no result for {subject.name}:\n{done.stdout.decode(errors='replace')}")
+    raise BenchError(f"wrk gave no result for {subject.name}:\n{printed}")
 
 
 def _accounted(bench: Bench, subject: Subject, work: Callable[[], T]) -> tuple[T, _Spent]:
@@ -184,12 +275,14 @@ def _cpu(bench: Bench, subject: Subject) -> tuple[float, float, float, float]:
     return proxy, bench.upstream.cpu_seconds(), client, busy_seconds()
 
 
-MEASURES: dict[str, Callable[[Bench, Subject], Rate | Latency | Memory | None]] = {
+MEASURES: dict[str, Callable[[Bench, Subject], Result | None]] = {
     "json": json_rate,
     "streams": stream_rate,
     "latency": latency,
     "first_event": first_event,
     "memory": memory,
+    "prompts": prompts,
+    "workers": workers,
 }
 
 

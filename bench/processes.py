@@ -1,10 +1,10 @@
-"""Processes of a run: pinned to a core, accounted with all their children, and gone at the end whatever happens."""
+"""Processes of a run: pinned to cores, accounted with all their children, and gone at the end whatever happens."""
 
 import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,6 +52,43 @@ class Process:
         """Resident memory now, with all living children (pages that they share count for each)."""
         return sum(_resident_bytes(pid) for pid in self._tree())
 
+    def cpu_seconds_by_process(self) -> dict[int, float]:
+        """The same for each of them, by process id."""
+        return {pid: _cpu_seconds(pid) for pid in self._tree()}
+
+    def forget_peak_memory(self) -> bool:
+        """Let :meth:`peak_memory_bytes` begin anew; False where the system cannot (proc_pid_clear_refs(5))."""
+        try:
+            for pid in self._tree():
+                Path(f"/proc/{pid}/clear_refs").write_text("5")
+        except OSError:
+            return False
+        return True
+
+    def peak_memory_bytes(self) -> int:
+        """The most resident memory that each of them has had, added up."""
+        return sum(_peak_bytes(pid) for pid in self._tree())
+
+    def connections(self, port: int) -> dict[int, int]:
+        """How many established connections to its local TCP port each of them holds; those without are left out."""
+        sockets = _established(port)
+        held = {pid: len(sockets & _open_sockets(pid)) for pid in self._tree()}
+        return {pid: count for pid, count in held.items() if count}
+
+    @contextmanager
+    def placed_on(self, cores: Iterable[int]) -> Iterator[None]:
+        """Let it run on ``cores`` until the block ends, whatever it was started on."""
+        threads = [int(each.name) for pid in self._tree() for each in Path(f"/proc/{pid}/task").iterdir()]
+        before = {thread: os.sched_getaffinity(thread) for thread in threads}
+        try:
+            for thread in threads:
+                os.sched_setaffinity(thread, cores)
+            yield
+        finally:
+            for thread, own in before.items():
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, own)
+
     def stop(self) -> None:
         """Ask it and its children to end; after five seconds, make them."""
         self._signal(signal.SIGTERM)
@@ -77,9 +114,15 @@ class Process:
 
 @contextmanager
 def started(
-    name: str, argv: Sequence[str], core: int, root: Path, scratch: Path, env: dict[str, str], piped: bool = False
+    name: str,
+    argv: Sequence[str],
+    cores: Iterable[int],
+    root: Path,
+    scratch: Path,
+    env: dict[str, str],
+    piped: bool = False,
 ) -> Iterator[Process]:
-    """Run ``argv`` on ``core`` from ``root`` with exactly the environment ``env``.
+    """Run ``argv`` on ``cores`` from ``root`` with exactly the environment ``env``.
 
     Standard error goes to a file of ``scratch``. With ``piped``, standard input is a pipe that ends with this process
     and standard output can be read; else output is thrown away, so that no disk is measured.
@@ -88,7 +131,7 @@ def started(
     with errors.open("wb") as stderr:
         try:
             popen = subprocess.Popen(
-                [*_placed(core), *argv],
+                [*_placed(cores), *argv],
                 cwd=root,
                 env=env,
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
@@ -105,9 +148,9 @@ def started(
         process.stop()
 
 
-def _placed(core: int) -> list[str]:
-    """What goes before a command (both of util-linux): it runs on ``core`` and ends with us even if we are killed."""
-    return ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core)]
+def _placed(cores: Iterable[int]) -> list[str]:
+    """What goes before a command (both of util-linux): it runs on ``cores`` and ends with us even if we are killed."""
+    return ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", ",".join(map(str, cores))]
 
 
 def raise_open_files() -> int:
@@ -145,3 +188,30 @@ def _cpu_seconds(pid: int) -> float:
 def _resident_bytes(pid: int) -> int:
     stat = _stat(pid)
     return int(stat[21]) * _PAGE_BYTES if stat else 0
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _established(port: int) -> set[str]:
+    """The sockets on this side of the connections to a local port, as :func:`_open_sockets` names them."""
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        # Number, local address, peer's address, state (1: established) …, inode: proc_pid_net(5).
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == "01":
+            found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _open_sockets(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # Closed meanwhile.
+            found.add(str(entry.readlink()))
+    return found

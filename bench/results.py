@@ -2,13 +2,13 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 """Of the JSON files; raised when a reader of older ones would be misled."""
 
 
@@ -59,6 +59,37 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt:
+    """Long requests of one size, one after the other on one connection."""
+
+    body_bytes: int
+    p50_seconds: float
+    """From the request's first byte to the end of the answer."""
+    peak_growth_bytes: int | None
+    """How far the proxy's resident memory rose above what it was before, at most (over the rounds: the most).
+    None where there is no proxy, and where the system does not say."""
+    elsewhere_busy: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """JSON requests at many connections, to a gateway that may use more than one core."""
+
+    processes: int
+    """How many had connections."""
+    requests_per_second: float
+    requests_per_cpu_second: float
+    """Over the CPU time of all of the gateway's processes."""
+    busiest_share: float
+    """Of the workers' CPU time, the part of the one with the most: they all do the same work. 1 with one worker."""
+    most_connections_share: float
+    """Of the clients' connections, the part of the worker that holds the most, halfway through."""
+    elsewhere_busy: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """From the start of the program to its first answer, and what it holds then."""
 
@@ -66,12 +97,18 @@ class Start:
     idle_memory_bytes: int
 
 
-T = TypeVar("T", Rate, Latency, Memory)
+Result = Rate | Latency | Memory | tuple[Prompt, ...] | Workers
+"""What one measure finds of one row in one round; of prompts, one for each size."""
+
+T = TypeVar("T", Rate, Latency, Memory, Prompt, Workers)
+
+_TOGETHER: dict[str, Callable[[Sequence[Any]], Any]] = {"failed": sum, "peak_growth_bytes": max}
+"""What rounds come to, where that is not the median."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured(Generic[T]):
-    """One measure of one row: each value's median over the rounds (of `failed` the sum), and the rounds."""
+    """One measure of one row: each value's median over the rounds (of `failed` the sum, of a peak the most), and these."""
 
     median: T
     rounds: tuple[T, ...]
@@ -89,6 +126,9 @@ class Row:
     latency: Measured[Latency] | None
     first_event: Measured[Latency] | None
     memory: Measured[Memory] | None
+    prompts: tuple[Measured[Prompt], ...]
+    """By size."""
+    workers: Measured[Workers] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +148,8 @@ class Cores:
     proxy: int
     upstream: int
     client: int
+    workers: tuple[int, ...]
+    """For a proxy that may use two: these are shared with the load unless there are four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +167,10 @@ class Parameters:
     first_event_streams_per_second: float
     first_event_seconds: float
     memory_streams: int
+    prompts: tuple[tuple[int, int], ...]
+    """Size of the body in bytes, and how many of it."""
+    workers_connections: int
+    workers_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +198,14 @@ def measured(rounds: Sequence[T]) -> Measured[T] | None:
     for each in dataclasses.fields(rounds[0]):
         values = [getattr(one, each.name) for one in rounds]
         present = [value for value in values if value is not None]
-        if each.name == "failed":
-            medians[each.name] = sum(present)
-        else:
-            medians[each.name] = type(present[0])(statistics.median(present)) if present else None
+        together = _TOGETHER.get(each.name, statistics.median)
+        medians[each.name] = type(present[0])(together(present)) if present else None
     return Measured(msgspec.convert(medians, type(rounds[0])), tuple(rounds))
 
 
 def failures(row: Row) -> int:
     """Requests of the row that failed, over all measures."""
-    parts = (row.json, row.streams, row.latency, row.first_event, row.memory)
+    parts = (row.json, row.streams, row.latency, row.first_event, row.memory, *row.prompts, row.workers)
     return sum(part.median.failed for part in parts if part is not None)
 
 

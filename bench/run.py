@@ -15,12 +15,29 @@ from bench.client import once
 from bench.contenders import CONTENDERS, Contender, Place, free_address, program
 from bench.measures import MEASURES, Bench, Subject, memory, need_wrk, warm_up
 from bench.processes import BenchError, Process, raise_open_files, started
-from bench.results import FORMAT, Cores, Latency, Memory, Parameters, Rate, Row, Run, Start, measured
+from bench.results import (
+    FORMAT,
+    Cores,
+    Latency,
+    Measured,
+    Memory,
+    Parameters,
+    Prompt,
+    Rate,
+    Result,
+    Row,
+    Run,
+    Start,
+    Workers,
+    measured,
+)
 from bench.workload import ANSWER, EVENTS, EVENTS_PER_STREAM, JSON_ASK, STREAM_ASK
 from core.clock import SystemClock
 
 _READY_WITHIN_SECONDS = 30.0
 _POLL_SECONDS = 0.005
+_SPARE_FILES = 500
+"""Of those that may be open, what a proxy needs for anything but the streams that it holds."""
 _clock = SystemClock()
 
 DEFAULT = Parameters(
@@ -34,17 +51,22 @@ DEFAULT = Parameters(
     latency_seconds=3,
     first_event_streams_per_second=50,
     first_event_seconds=3,
-    memory_streams=1000,
+    memory_streams=8000,
+    prompts=((100_000, 200), (1_000_000, 60), (20_000_000, 9)),
+    workers_connections=256,
+    workers_seconds=4,
 )
 QUICK = replace(
     DEFAULT,
     quick=True,
     rounds=1,
     json_seconds=2,
-    stream_seconds=3,
+    stream_seconds=2,
     latency_seconds=1.5,
     first_event_seconds=1.5,
     memory_streams=300,
+    prompts=((100_000, 60), (1_000_000, 20), (20_000_000, 3)),
+    workers_seconds=2,
 )
 
 
@@ -55,7 +77,7 @@ class _Standing:
     contender: Contender
     subject: Subject
     start: Start | None
-    rounds: dict[str, list[Rate | Latency | Memory]] = field(default_factory=dict)
+    rounds: dict[str, list[Result]] = field(default_factory=dict)
 
 
 def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str], measures: Sequence[str]) -> Run:
@@ -65,11 +87,12 @@ def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str],
     """
     wrk = need_wrk()
     cores = machine.cores()
-    open_files = raise_open_files()
-    if open_files < 4 * parameters.memory_streams:
-        parameters = replace(parameters, memory_streams=open_files // 4)
-    os.sched_setaffinity(0, {cores.client})  # Also wrk's core, which is started from here.
     notes = []
+    holdable = max(10, (raise_open_files() - _SPARE_FILES) // 2)  # A proxy has two open for each stream.
+    if holdable < parameters.memory_streams:
+        notes.append(f"{holdable:,} streams held, not {parameters.memory_streams:,}: more files may not be open here.")
+        parameters = replace(parameters, memory_streams=holdable)
+    os.sched_setaffinity(0, {cores.client})  # Also wrk's core, which is started from here.
     wanted = [each for each in CONTENDERS if each.name in names]
     for contender in list(wanted):
         if contender.needs is not None and program(contender.needs) is None:
@@ -85,10 +108,10 @@ def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str],
     with contextlib.ExitStack() as stack:
         python = [sys.executable, "-m", "bench.upstream"]
         upstream = stack.enter_context(
-            started("upstream", python, cores.upstream, root, scratch, _environment(root), piped=True)
+            started("upstream", python, [cores.upstream], root, scratch, _environment(root), piped=True)
         )
         upstream_address = f"127.0.0.1:{upstream.first_line()}"
-        bench = Bench(parameters, upstream, wrk, scratch)
+        bench = Bench(parameters, cores, upstream, wrk, scratch)
         rows = []
         for contender in wanted:
             rows.append(stack.enter_context(_standing(contender, root, scratch, cores, upstream_address)))
@@ -122,7 +145,8 @@ def _standing(contender: Contender, root: Path, scratch: Path, cores: Cores, ups
     argv = contender.command(Place(address, upstream, own))
     environment = _environment(root) | dict(contender.env)
     begun = _clock.monotonic()
-    with started(contender.name, argv, cores.proxy, root, scratch, environment) as process:
+    own_cores = cores.workers if contender.workers > 1 else [cores.proxy]
+    with started(contender.name, argv, own_cores, root, scratch, environment) as process:
         _wait_until_ready(process, address, contender.ready_path)
         start = Start(_clock.monotonic() - begun, process.memory_bytes())
         try:
@@ -134,18 +158,20 @@ def _standing(contender: Contender, root: Path, scratch: Path, cores: Cores, ups
 
 def _begin(bench: Bench, standing: _Standing, measures: Sequence[str]) -> None:
     """Memory first: afterwards, what load has left free in the process would hide what a stream costs."""
-    if "memory" in measures and (held := memory(bench, standing.subject)) is not None:
+    wanted = [name for name in measures if name in standing.contender.measures]
+    if "memory" in wanted and (held := memory(bench, standing.subject)) is not None:
         standing.rounds["memory"] = [held]
-        _say(f"{standing.subject.name}: {held.bytes_per_stream / 1024:.1f} KiB a stream")
-    warm_up(bench, standing.subject)
+        _say(f"memory, {standing.subject.name}: {_brief(held)}")
+    warm_up(bench, standing.subject, wanted)
 
 
 def _round(bench: Bench, rows: list[_Standing], number: int, measures: Sequence[str]) -> None:
     """Every measure on every row, one row right after the other; who goes first moves on with each round."""
-    turn = number % len(rows)
     for name in measures:
-        found: dict[str, Rate | Latency | Memory] = {}
-        for standing in rows[turn:] + rows[:turn]:
+        found: dict[str, Result] = {}
+        measurable = [standing for standing in rows if name in standing.contender.measures]
+        turn = number % max(1, len(measurable))
+        for standing in measurable[turn:] + measurable[:turn]:
             result = MEASURES[name](bench, standing.subject)
             if result is not None:
                 found[standing.subject.name] = result
@@ -156,7 +182,7 @@ def _round(bench: Bench, rows: list[_Standing], number: int, measures: Sequence[
                 standing.rounds.setdefault(name, []).append(_with_added(found[standing.subject.name], direct))
 
 
-def _with_added(result: Rate | Latency | Memory, direct: Rate | Latency | Memory | None) -> Rate | Latency | Memory:
+def _with_added(result: Result, direct: Result | None) -> Result:
     if not isinstance(result, Latency) or not isinstance(direct, Latency) or result is direct:
         return result
     return replace(
@@ -173,6 +199,12 @@ def _row(standing: _Standing) -> Row:
     def latencies(name: str) -> list[Latency]:
         return [one for one in standing.rounds.get(name, []) if isinstance(one, Latency)]
 
+    def prompts() -> Iterator[Measured[Prompt]]:
+        rounds = [one for one in standing.rounds.get("prompts", []) if isinstance(one, tuple)]
+        for of_one_size in zip(*rounds, strict=True):
+            if (one := measured(of_one_size)) is not None:
+                yield one
+
     return Row(
         name=standing.contender.name,
         what=standing.contender.what,
@@ -182,6 +214,8 @@ def _row(standing: _Standing) -> Row:
         latency=measured(latencies("latency")),
         first_event=measured(latencies("first_event")),
         memory=measured([one for one in standing.rounds.get("memory", []) if isinstance(one, Memory)]),
+        prompts=tuple(prompts()),
+        workers=measured([one for one in standing.rounds.get("workers", []) if isinstance(one, Workers)]),
     )
 
 
@@ -220,13 +254,17 @@ def _environment(root: Path) -> dict[str, str]:
     return {"PATH": os.defpath, "PYTHONPATH": str(root)}
 
 
-def _brief(result: Rate | Latency | Memory) -> str:
+def _brief(result: Result) -> str:
     if isinstance(result, Rate):
         events = "" if result.events_per_second is None else f", {result.events_per_second:,.0f} events/s"
         return f"{result.requests_per_second:,.0f} requests/s{events}"
     if isinstance(result, Latency):
         return f"p50 {result.p50_seconds * 1e3:.2f} ms, p99 {result.p99_seconds * 1e3:.2f} ms"
-    return f"{result.bytes_per_stream / 1024:.1f} KiB a stream"
+    if isinstance(result, Workers):
+        return f"{result.requests_per_cpu_second:,.0f} requests/CPU s, the busiest {result.busiest_share:.0%}"
+    if isinstance(result, Memory):
+        return f"{result.bytes_per_stream / 1024:.1f} KiB a stream of {result.streams:,}"
+    return ", ".join(f"{each.body_bytes:,} B {each.p50_seconds * 1e3:.1f} ms" for each in result)
 
 
 def _say(text: str) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from bench.budget import Limit, lines, within
-from bench.results import Latency, Measured, Memory, Rate, Row, Run, Start
+from bench.budget import SUBJECT, Limit, lines, within
+from bench.results import Latency, Measured, Memory, Prompt, Rate, Row, Run, Start, Workers
 from bench.workload import EVENTS_PER_STREAM
 
 _FULL = 0.9
@@ -14,6 +14,7 @@ _LATE_SECONDS = 0.001
 _NOTHING = "-"
 T = TypeVar("T")
 _Columns = Sequence[tuple[str, Callable[[T], str]]]
+_Timed = Measured[Rate] | Measured[Latency] | Measured[Prompt] | Measured[Workers]
 
 
 def render(run: Run) -> str:
@@ -35,6 +36,11 @@ def render(run: Run) -> str:
         (
             f"Time to a stream's first event at {given.first_event_streams_per_second:,.0f} streams/s",
             _latency_table({row.name: row.first_event for row in run.rows}),
+        ),
+        ("Long prompts, one after the other on one connection", _prompts_table(run.rows)),
+        (
+            f"Two workers, {given.workers_connections} connections with JSON chat completions",
+            _workers_table({row.name: row.workers for row in run.rows}),
         ),
         ("Start and memory", _start_table(run.rows)),
         ("Sluice against its budget", _budget_table(run)),
@@ -97,6 +103,39 @@ def _latency_table(measured: dict[str, Measured[Latency] | None]) -> str:
     return _table(columns, {name: one.median for name, one in measured.items() if one is not None})
 
 
+def _prompts_table(rows: Sequence[Row]) -> str:
+    found = {(one.median.body_bytes, row.name): one.median for row in rows for one in row.prompts}
+
+    def of_nginx(prompt: Prompt) -> float | None:
+        nginx = found.get((prompt.body_bytes, "nginx"))
+        return None if nginx is None else nginx.p50_seconds
+
+    columns: _Columns[Prompt] = (
+        ("ms to the whole answer", lambda prompt: _ms(prompt.p50_seconds)),
+        ("of nginx's", lambda prompt: _ratio(prompt.p50_seconds, of_nginx(prompt))),
+        ("MB more at the peak", lambda prompt: _number(prompt.peak_growth_bytes, 1e-6)),
+        ("failed", lambda prompt: str(prompt.failed)),
+    )
+    by_size = sorted(found, key=lambda key: key[0])
+    return _table(columns, {f"{_size(key[0])}, {key[1]}": found[key] for key in by_size}, "prompt, row")
+
+
+def _workers_table(measured: dict[str, Measured[Workers] | None]) -> str:
+    found = {name: one.median for name, one in measured.items() if one is not None}
+    one = found.get(SUBJECT)
+    of_one = None if one is None else one.requests_per_cpu_second
+    columns: _Columns[Workers] = (
+        ("workers", lambda each: str(each.processes)),
+        ("requests/s", lambda each: f"{each.requests_per_second:,.0f}"),
+        ("requests a CPU second", lambda each: f"{each.requests_per_cpu_second:,.0f}"),
+        ("of one worker's", lambda each: _ratio(each.requests_per_cpu_second, of_one)),
+        ("work of the busiest", lambda each: _percent(each.busiest_share)),
+        ("most connections", lambda each: _percent(each.most_connections_share)),
+        ("failed", lambda each: str(each.failed)),
+    )
+    return _table(columns, found)
+
+
 def _start_table(rows: Sequence[Row]) -> str:
     columns: _Columns[tuple[Start, Memory | None]] = (
         ("ready s", lambda found: f"{found[0].ready_seconds:.2f}"),
@@ -111,7 +150,7 @@ def _start_table(rows: Sequence[Row]) -> str:
 
 def _budget_table(run: Run) -> str:
     columns: _Columns[tuple[Limit, float]] = (
-        ("budget", lambda line: f"{'≤' if line[0].at_most else '≥'} {line[0].bound:g}"),
+        ("budget", lambda line: f"{'≤' if line[0].at_most else '≥'} {_plain(line[0].bound)}"),
         ("found", lambda line: f"{line[1]:{line[0].form}}"),
         ("kept", lambda line: "yes" if within(*line) else "no"),
     )
@@ -121,8 +160,7 @@ def _budget_table(run: Run) -> str:
 def _warnings(run: Run) -> list[str]:
     """What makes the figures of this run doubtful."""
     busy, late = [], []
-    for name in ("json", "streams", "latency", "first_event"):
-        found: list[Measured[Rate] | Measured[Latency] | None] = [getattr(row, name) for row in run.rows]
+    for name, found in _timed(run).items():
         rounds = [one for each in found if each is not None for one in each.rounds]
         busiest = max((one.elsewhere_busy for one in rounds), default=0.0)
         if busiest > _NOISY:
@@ -136,6 +174,26 @@ def _warnings(run: Run) -> list[str]:
     if late:
         warnings.append(f"The load generator itself sent late (p99 at worst): {', '.join(late)}.")
     return warnings
+
+
+def _timed(run: Run) -> dict[str, Sequence[_Timed | None]]:
+    """The measures whose figures other programs can spoil."""
+    return {
+        "json": [row.json for row in run.rows],
+        "streams": [row.streams for row in run.rows],
+        "latency": [row.latency for row in run.rows],
+        "first_event": [row.first_event for row in run.rows],
+        "prompts": [one for row in run.rows for one in row.prompts],
+        "workers": [row.workers for row in run.rows],
+    }
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e6:g} MB" if number >= 1_000_000 else f"{number / 1e3:g} KB"
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:,.0f}" if bound >= 1000 else f"{bound:g}"
 
 
 def _ratio(part: float | None, whole: float | None) -> str:

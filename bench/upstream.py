@@ -22,6 +22,9 @@ _RECEIVE_BYTES = 262144
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP
 _SLOW_MARK = SLOW_MARK.encode()
 
+_LONG_BYTES = 65536
+"""When more than this is missing of a body, it is not kept: it is a long prompt, which is answered as JSON."""
+
 _JSON_ANSWER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nx-request-id: req_bench\r\n\r\n"
     % len(ANSWER)
@@ -45,11 +48,13 @@ _STREAM = _chunks()
 class _Connection:
     """One client's socket: what has been read of a request, what could not be written yet, where its stream is."""
 
-    __slots__ = ("closed", "next_event", "received", "sock", "unsent")
+    __slots__ = ("closed", "next_event", "received", "sock", "unread_bytes", "unsent")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.received = b""
+        self.received = bytearray()
+        self.unread_bytes = 0
+        """How much is still to come of a body that is not kept."""
         self.unsent = b""
         self.next_event = 0
         self.closed = False
@@ -142,20 +147,35 @@ class Upstream:
         if not data:
             self._close(connection)
             return
-        if connection.received:
-            data = connection.received + data
-        body = _whole_body(data)
-        if body is None:
-            connection.received = data
+        if connection.unread_bytes:
+            # Else a proxy that does not switch Nagle's algorithm off would now and then be measured by our kernel's timer
+            # for delayed acknowledgements, 40 ms. The kernel forgets this, so it is said again and again.
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            connection.unread_bytes -= len(data)
+            if connection.unread_bytes <= 0:
+                connection.unread_bytes = 0
+                self._send(connection, _JSON_ANSWER)
             return
-        connection.received = b""
-        self._answer(connection, body)
+        if connection.received:
+            connection.received += data
+            data = bytes(connection.received)
+        missing_bytes = _missing_bytes(data)
+        if missing_bytes > _LONG_BYTES:
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            connection.unread_bytes = missing_bytes
+            connection.received.clear()
+        elif missing_bytes:
+            if not connection.received:
+                connection.received += data
+        else:
+            connection.received.clear()
+            self._answer(connection, data)
 
-    def _answer(self, connection: _Connection, body: bytes) -> None:
-        if b'"stream":true' not in body and b'"stream": true' not in body:
+    def _answer(self, connection: _Connection, request: bytes) -> None:
+        if b'"stream":true' not in request and b'"stream": true' not in request:
             self._send(connection, _JSON_ANSWER)
             return
-        streams = self._slow if _SLOW_MARK in body else self._paced
+        streams = self._slow if _SLOW_MARK in request else self._paced
         connection.next_event = 1
         self._send(connection, _STREAM[0])
         if not streams.open:
@@ -192,21 +212,20 @@ class Upstream:
         self._send(connection, data)
 
 
-def _whole_body(data: bytes) -> bytes | None:
-    """The body (chunk framing left in) once the request is complete; None until then."""
-    head_end = data.find(b"\r\n\r\n")
+def _missing_bytes(request: bytes) -> int:
+    """How much of the request is still to come: 0 when it is complete, 1 when nobody can tell yet."""
+    head_end = request.find(b"\r\n\r\n")
     if head_end < 0:
-        return None
-    head = data[:head_end].lower()
-    body = data[head_end + 4 :]
+        return 1
+    head = request[:head_end].lower()
     at = head.find(b"\r\ncontent-length:")
     if at >= 0:
         line_end = head.find(b"\r\n", at + 2)
         value = head[at + 17 :] if line_end < 0 else head[at + 17 : line_end]
-        return body if len(body) >= int(value) else None
+        return max(0, head_end + 4 + int(value) - len(request))
     if b"\r\ntransfer-encoding:" in head:
-        return body if body.endswith(b"0\r\n\r\n") else None
-    return body
+        return 0 if request.endswith(b"0\r\n\r\n") else 1
+    return 0
 
 
 def main() -> None:

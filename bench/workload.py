@@ -27,6 +27,9 @@ _QUESTION = (
 _WORDS = ("The", " walk", " begins", " at", " the", " old", " lighthouse", ",", " where", " the")
 
 
+_SMALLEST_PROMPT_BYTES = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One kind of request."""
@@ -43,8 +46,8 @@ class Ask:
         return head.encode() + self.body
 
 
-def _ask(streamed: bool, user: str = "bench") -> Ask:
-    message = {"role": "user", "content": _QUESTION}
+def _ask(streamed: bool, user: str = "bench", question: str = _QUESTION) -> Ask:
+    message = {"role": "user", "content": question}
     body: dict[str, object] = {"model": ALIAS, "messages": [message], "temperature": 0.2, "user": user}
     if streamed:
         body["stream"] = True
@@ -54,6 +57,14 @@ def _ask(streamed: bool, user: str = "bench") -> Ask:
 JSON_ASK = _ask(streamed=False)
 STREAM_ASK = _ask(streamed=True)
 SLOW_STREAM_ASK = _ask(streamed=True, user=SLOW_MARK)
+
+
+def long_ask(body_bytes: int) -> Ask:
+    """A request for JSON whose prompt makes the whole body about that long: documents put before a question."""
+    if body_bytes < _SMALLEST_PROMPT_BYTES:
+        raise ValueError(f"no long prompt: {body_bytes} bytes")
+    paragraph = _QUESTION + "\n\n"
+    return _ask(streamed=False, question=paragraph * round(body_bytes / (len(paragraph) + 2)))  # Each \n becomes two.
 
 
 def _answer() -> bytes:

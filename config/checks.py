@@ -78,6 +78,19 @@ def _bare_url(text: str) -> None:
         raise ValueError("carries a query or fragment: remove what begins with `?` or `#`")
 
 
+def _proxy_url(text: str) -> None:
+    # Shown by no fault: it may carry a password, here rightly so.
+    if text == "direct":
+        return
+    try:
+        url = urlsplit(text)
+        fits = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        fits = False
+    if not fits or not text.isascii() or not text.isprintable() or " " in text or url.path not in ("", "/"):
+        raise ValueError("not the address of a proxy: write `http://host:port` (or https), or `direct` for none")
+
+
 def _network(text: str) -> None:
     try:
         ipaddress.ip_network(text)
@@ -104,8 +117,10 @@ _SYNTAX: tuple[tuple[tuple[str, ...], Callable[[str], None]], ...] = (
     (("server", "trusted_proxies", _EACH), _network),
     (("management", "listen"), _listen),
     (("secrets", "vault", "address"), _bare_url),
+    (("transport", "proxy_url"), _proxy_url),
     (("tokens", _EACH, "sha256"), _sha256),
     (("providers", _EACH, "base_url"), _url),
+    (("providers", _EACH, "proxy_url"), _proxy_url),
     (("webhooks", _EACH, "url"), _url),
 )
 """Texts and what reads them; ValueError says what is wrong."""

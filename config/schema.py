@@ -39,6 +39,16 @@ class _Section(msgspec.Struct, gc=False, frozen=True, forbid_unknown_fields=True
     pass
 
 
+class ServerTls(_Section, frozen=True, kw_only=True):
+    """HTTPS at the listener. Renewed files take effect for new connections, without a reload."""
+
+    cert: Annotated[
+        str, Meta(min_length=1, description="PEM file of the certificate and its chain; relative to this file")
+    ]
+    key: Annotated[str, Meta(min_length=1, description="PEM file of its private key; relative to this file")]
+    minimum: Annotated[Literal["1.2", "1.3"], Meta(description="oldest version of TLS that is spoken")] = "1.2"
+
+
 class Server(_Section, frozen=True, kw_only=True):
     """The listener and its limits."""
 
@@ -52,25 +62,44 @@ class Server(_Section, frozen=True, kw_only=True):
     public_url: Annotated[str | None, Meta(description="the address that clients use, when a proxy stands before")] = (
         None
     )
+    tls: Annotated[
+        ServerTls | None,
+        Meta(description="certificate and key for HTTPS; null: plain HTTP", extra_json_schema=_RESTART),
+    ] = None
     trusted_proxies: Annotated[
         tuple[str, ...], Meta(description="addresses or networks whose X-Forwarded-For is believed")
     ] = ()
     max_body_bytes: Annotated[
         int,
-        Meta(ge=1024, le=_TEBIBYTE, description="largest request body that is read whole, as sent and decompressed"),
+        Meta(ge=1024, le=_TEBIBYTE, description="largest request body that is read whole, as sent"),
     ] = 33554432
+    max_decompressed_bytes: Annotated[int, Meta(ge=1024, le=_TEBIBYTE, description="the same once decompressed")] = (
+        33554432
+    )
     max_upload_bytes: Annotated[
         int, Meta(ge=1024, le=_TEBIBYTE, description="largest streamed upload (multipart: files, audio, images)")
     ] = 1073741824
+    max_header_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 20, description="largest head of a request: its first line and header fields")
+    ] = 65536
+    max_header_fields: Annotated[int, Meta(ge=8, le=4096, description="most header fields of a request")] = 128
+    max_url_bytes: Annotated[int, Meta(ge=256, le=1 << 20, description="longest path and query of a request")] = 16384
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="open connections of clients, for each worker")
+    ] = 10000
+    max_requests_per_connection: Annotated[
+        int, Meta(ge=1, le=1_000_000_000, description="a connection is closed after this many requests")
+    ] = 10000
+    header_seconds: Annotated[
+        PositiveSeconds, Meta(description="longest time from a request's first byte to the end of its head")
+    ] = 20.0
     body_idle_seconds: Annotated[
         PositiveSeconds, Meta(description="longest pause of a client that is sending a body")
     ] = 30.0
     send_idle_seconds: Annotated[
         PositiveSeconds, Meta(description="longest time that a client may take nothing of its answer")
     ] = 120.0
-    keep_alive_seconds: Annotated[
-        PositiveSeconds, Meta(description="idle connections are closed after this", extra_json_schema=_RESTART)
-    ] = 75.0
+    keep_alive_seconds: Annotated[PositiveSeconds, Meta(description="idle connections are closed after this")] = 75.0
     drain_seconds: Annotated[Seconds, Meta(description="how long streams in flight may go on after SIGTERM")] = 30.0
     drain_delay_seconds: Annotated[
         Seconds, Meta(description="how long /readyz says 503 before the listener closes")
@@ -152,6 +181,28 @@ class Secrets(_Section, frozen=True, kw_only=True):
     vault: Annotated[Vault | None, Meta(description="null: no `${vault:…}` references")] = None
 
 
+class Transport(_Section, frozen=True, kw_only=True):
+    """Connections to providers."""
+
+    proxy_url: Annotated[
+        Secret | None,
+        Meta(description="http(s)://[user:password@]host:port of a proxy for all providers; null: none"),
+    ] = None
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000, description="open at most, for each worker")] = 10000
+    max_connections_per_origin: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="the same, to one scheme, host and port")
+    ] = 10000
+    max_waiting: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="requests that wait for a connection, on their connect clock")
+    ] = 1000
+    keep_alive_seconds: Annotated[Seconds, Meta(description="idle connections are closed after this")] = 15.0
+    dns_cache_seconds: Annotated[Seconds, Meta(description="how long an address that was looked up is used")] = 5.0
+    max_decoded_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=_TEBIBYTE, description="largest answer, decoded, of a provider that encodes unasked"),
+    ] = 268435456
+
+
 CONNECT_SECONDS = 5.0
 FIRST_BYTE_SECONDS = 60.0
 IDLE_SECONDS = 120.0
@@ -188,6 +239,16 @@ class Credential(_Section, frozen=True, kw_only=True):
     weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
 
 
+class ProviderTls(_Section, frozen=True, kw_only=True):
+    """TLS with a provider."""
+
+    ca: Annotated[
+        str | None, Meta(description="PEM file of the authorities to trust; null: the system's; relative to this file")
+    ] = None
+    cert: Annotated[str | None, Meta(description="PEM file of a certificate to show; null: none")] = None
+    key: Annotated[str | None, Meta(description="PEM file of its key; null: it is in `cert` too")] = None
+
+
 class Provider(_Section, frozen=True, kw_only=True):
     """A configured upstream account or endpoint."""
 
@@ -199,6 +260,10 @@ class Provider(_Section, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="globs of the models it serves by bare name; none: by prefix, alias or route")
     ] = ()
     headers: Annotated[dict[str, str], Meta(description="extra request headers")] = {}
+    proxy_url: Annotated[
+        Secret | None, Meta(description="as transport.proxy_url, for this provider; `direct`: none; null: that one")
+    ] = None
+    tls: Annotated[ProviderTls, Meta(description="authorities and certificates")] = ProviderTls()
     timeouts: Annotated[Timeouts, Meta(description="for its attempts, where the route sets none")] = Timeouts()
     options: Annotated[dict[str, Any], Meta(description="settings of the type; see docs/providers.md")] = {}
 
@@ -332,6 +397,7 @@ class Config(_Section, frozen=True, kw_only=True):
     server: Annotated[Server, Meta(description="the listener and its limits")] = Server()
     management: Annotated[Management, Meta(description="the control plane")] = Management()
     telemetry: Annotated[Telemetry, Meta(description="metrics and logs")] = Telemetry()
+    transport: Annotated[Transport, Meta(description="connections to providers")] = Transport()
     secrets: Annotated[Secrets, Meta(description="where references are read from")] = Secrets()
     tokens: Annotated[tuple[Token, ...], Meta(description="API tokens of callers; none: no access")] = ()
     providers: Annotated[tuple[Provider, ...], Meta(description="upstream accounts and endpoints")] = ()

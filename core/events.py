@@ -6,7 +6,7 @@ An event is frozen, carries plain values and no secret. Durations are seconds. N
 
 import logging
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar, overload
 
 import msgspec
 
@@ -144,24 +144,36 @@ EVENTS: tuple[type[Event], ...] = (
     GatewayStopping,
 )
 
-Observer = Callable[[Event], None]
+_E = TypeVar("_E", bound=Event)
 
 
 class Events:
-    """Tells every observer of every event, in order of subscription, at once."""
+    """Tells every observer of the events that it subscribed to, in order of subscription, at once."""
 
-    __slots__ = ("_observers",)
+    __slots__ = ("_observers", "_of_all")
 
     def __init__(self) -> None:
-        self._observers: tuple[Observer, ...] = ()
+        # By type, so that a request costs an observer of other events nothing.
+        self._observers: dict[type[Event], tuple[Callable[[Any], None], ...]] = {}
+        self._of_all: tuple[Callable[[Event], None], ...] = ()
 
-    def subscribe(self, observer: Observer) -> None:
-        """``observer`` is called from the event loop's thread and must not block."""
-        self._observers += (observer,)
+    @overload
+    def subscribe(self, observer: Callable[[Event], None]) -> None: ...
+    @overload
+    def subscribe(self, observer: Callable[[_E], None], *kinds: type[_E]) -> None: ...
+    def subscribe(self, observer: Callable[[Any], None], *kinds: type[Event]) -> None:
+        """``observer`` is called with each event of ``kinds`` (none given: of all), subclasses not included.
+
+        It is called from the event loop's thread and must not block.
+        """
+        for kind in kinds or {*EVENTS, *self._observers}:
+            self._observers[kind] = (*self._observers.get(kind, self._of_all), observer)
+        if not kinds:
+            self._of_all += (observer,)
 
     def emit(self, event: Event) -> None:
         """An observer that fails is logged and harms neither the others nor the request."""
-        for observer in self._observers:
+        for observer in self._observers.get(type(event), self._of_all):
             try:
                 observer(event)
             except Exception:

@@ -4,16 +4,14 @@ from collections.abc import Iterable, Iterator
 
 
 class Headers:
-    """An immutable sequence of ``(lower-case name, value)`` pairs.
+    """An immutable sequence of ``(lower-case name, value)`` pairs."""
 
-    A message has about a dozen fields, for which a scan of the list beats building a dictionary.
-    """
-
-    __slots__ = ("_pairs",)
+    __slots__ = ("_first", "_pairs")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         """``pairs`` must have lower-case names already; :meth:`parse` folds them."""
         self._pairs = tuple(pairs)
+        self._first: dict[str, str] | None = None
 
     @classmethod
     def parse(cls, pairs: Iterable[tuple[str, str]]) -> "Headers":
@@ -22,13 +20,19 @@ class Headers:
 
     def get(self, name: str) -> str | None:
         """The first value of the lower-case ``name``, or None."""
-        for field, value in self._pairs:
-            if field == name:
-                return value
-        return None
+        first = self._first
+        if first is None:
+            # Made when first asked for. In reverse, so that the first value of a name is the one that stays.
+            first = self._first = dict(reversed(self._pairs))
+        return first.get(name)
 
     def get_all(self, name: str) -> list[str]:
         """Every value of the lower-case ``name``, in order."""
+        value = self.get(name)
+        if value is None:
+            return []
+        if self._first is not None and len(self._first) == len(self._pairs):
+            return [value]
         return [value for field, value in self._pairs if field == name]
 
     def __contains__(self, name: str) -> bool:

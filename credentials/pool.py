@@ -50,9 +50,13 @@ class Pools:
             KeyError: no such provider.
         """
         cooled = self._cooldowns.credential_cooled
+        choices = self._weights[provider]
+        if len(choices) == 1:
+            name = choices[0][0]
+            return None if name in exclude or cooled(provider, name, now) else name
         usable = [
             choice
-            for choice in self._weights[provider]
+            for choice in choices
             if choice[0] not in exclude and not cooled(provider, choice[0], now)
         ]
         if len(usable) < 2:

@@ -25,8 +25,10 @@ from proxy.providers.base import LocalAdapter
 from routing.advice import advice
 from routing.route_tests import run_route_tests
 from routing.router import Router
-from transport.messages import UpstreamClient
+from transport.options import CannotConnect, check_connection_options
+from transport.messages import ConnectionOptions
 from transport.scripted import ScriptedClient
+from transport.tls import CannotUseCertificate, ServerTls
 
 # The pipeline decides by these itself: a route that changed them would change them behind its back.
 _FIXED_MEMBERS = ("model", "stream")
@@ -88,12 +90,14 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
     providers: dict[str, BoundProvider] = {}
     for position, provider in enumerate(config.providers):
         with faults.under("providers", position):
-            providers[provider.name] = _bind(provider, resources)
+            providers[provider.name] = _bind(provider, config, loaded.sources.root.parent, resources)
     faults.found += _override_faults(config)
     with faults.under():
         tokens = TokenIndex(config.tokens)
     with faults.under():
         check_admin_key_hash(config.management.admin_key_hash)
+    with faults.under("server", "tls"):
+        server_tls(loaded)
     with faults.under():
         proxies = TrustedProxies(config.server.trusted_proxies)
     pools = Pools(config.providers, resources.cooldowns)
@@ -108,14 +112,15 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
     plane = DataPlane(
         revision=loaded.revision,
         built_at=resources.clock.time(),
-        limits=Limits(config.server.max_body_bytes, config.server.max_upload_bytes),
+        limits=Limits(
+            config.server.max_body_bytes, config.server.max_upload_bytes, config.server.max_decompressed_bytes
+        ),
         tokens=tokens,
         router=router,
         pools=pools,
         providers=providers,
         trusted_proxies=proxies,
         body_idle_seconds=config.server.body_idle_seconds,
-        send_idle_seconds=config.server.send_idle_seconds,
     )
     view = View(
         revision=loaded.revision,
@@ -150,12 +155,49 @@ def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...
         raise RejectedConfig(refused.faults, loaded.sources) from None
 
 
-def _bind(provider: Provider, resources: Resources) -> BoundProvider:
+def _bind(provider: Provider, config: Config, directory: Path, resources: Resources) -> BoundProvider:
     adapter = build_adapter(provider)
-    client: UpstreamClient = resources.client
     if PROVIDER_TYPES[provider.type].transport == "local":
-        client = ScriptedClient(cast(LocalAdapter, adapter).respond)
-    return BoundProvider(adapter, client)
+        return BoundProvider(adapter, ScriptedClient(cast(LocalAdapter, adapter).respond))
+    return BoundProvider(adapter, resources.client, _connection_options(provider, config, directory))
+
+
+def _connection_options(provider: Provider, config: Config, directory: Path) -> ConnectionOptions:
+    """
+    Raises:
+        ConfigFaults: a file that is not there, or is no certificate.
+    """
+    tls = provider.tls
+
+    def absolute(name: str | None) -> str | None:
+        return None if name is None else str(directory / name)
+
+    proxy_url = provider.proxy_url or config.transport.proxy_url
+    if proxy_url is not None and proxy_url.reveal() in ("direct", ""):
+        proxy_url = None
+    options = ConnectionOptions(proxy_url, absolute(tls.ca), absolute(tls.cert), absolute(tls.key))
+    try:
+        check_connection_options(options)
+    except CannotConnect as error:
+        raise ConfigFaults(
+            [Fault(("tls", error.key) if error.key != "proxy_url" else ("proxy_url",), str(error))]
+        ) from None
+    return options
+
+
+def server_tls(loaded: LoadedConfig) -> ServerTls | None:
+    """The certificate that `server.tls` names; None: plain HTTP.
+
+    Raises:
+        ConfigFaults: it cannot be used.
+    """
+    tls, directory = loaded.config.server.tls, loaded.sources.root.parent
+    if tls is None:
+        return None
+    try:
+        return ServerTls(directory / tls.cert, directory / tls.key, tls.minimum)
+    except CannotUseCertificate as error:
+        raise ConfigFaults([Fault(("cert",), str(error))]) from None
 
 
 def _override_faults(config: Config) -> Iterator[Fault]:

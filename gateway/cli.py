@@ -19,11 +19,15 @@ from config.checks import parse_listen
 from config.environment import environment
 from config.faults import ConfigFaults, render_path
 from config.json_schema import render_json_schema
+from core.clock import SystemClock
 from gateway.build import load_and_build
 from gateway.explain import explain_command
 from gateway.resources import Resources
+from gateway.runs import RuntimeFolder
 from gateway.serve import ServeOptions, serve, write_starter
+from gateway.upgrade import Inheritance, UpgradeFailed, request_upgrade
 from gateway.version import VERSION
+from gateway.workers import Place
 
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_ADDRESS = "127.0.0.1:8080"
@@ -88,8 +92,13 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     serving = command("serve", "run the gateway")
     serving.add_argument("--listen", help="address:port, instead of server.listen")
     serving.add_argument("--banner", action="store_true", help="print the address and a request to try")
-    serving.add_argument("--worker-sockets", help=argparse.SUPPRESS)
-    serving.add_argument("--worker-management-sockets", help=argparse.SUPPRESS, default="")
+    # What processes of one gateway tell each other.
+    serving.add_argument("--worker", type=Place.parse, help=argparse.SUPPRESS)
+    serving.add_argument("--inherited", type=Inheritance.parse, help=argparse.SUPPRESS)
+
+    upgrading = command("upgrade", "start the program anew in the place of a running gateway", config=False)
+    upgrading.add_argument("-c", "--config", help=f"the configuration file that it serves (default: {DEFAULT_CONFIG})")
+    upgrading.add_argument("--pid", type=int, help="its process, where several serve the same file")
 
     checking = command("check", "tell every fault of a configuration; exit status 1 when there is any")
     checking.add_argument("file", nargs="?", metavar="FILE", help="the configuration file, as with --config")
@@ -162,10 +171,11 @@ def _serve(options: argparse.Namespace) -> int:
         except OSError as error:
             print(f"sluice: cannot write {path}: {error.strerror}; name a file with --config", file=sys.stderr)
             return FAULTY
-    sockets = None
-    if options.worker_sockets is not None:
-        sockets = (_numbers(options.worker_sockets), _numbers(options.worker_management_sockets))
     arguments = ["-m", "gateway", "serve", "--config", str(path)]
+    if options.listen is not None:
+        arguments += ["--listen", options.listen]
+    if options.env_file is not None:
+        arguments += ["--env-file", options.env_file]
     return serve(
         ServeOptions(
             path,
@@ -173,15 +183,23 @@ def _serve(options: argparse.Namespace) -> int:
             # A first start tells its token whoever asks: it is shown this once.
             banner=options.banner or first_token is not None,
             first_token=first_token,
-            worker_sockets=sockets,
             arguments=tuple(arguments),
+            place=options.worker,
+            inheritance=options.inherited,
         ),
         _environment(options),
     )
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",") if number]
+def _upgrade(options: argparse.Namespace) -> int:
+    try:
+        folder = RuntimeFolder(environment())
+        old, new = request_upgrade(folder, _config_path(options), options.pid, SystemClock())
+    except (UpgradeFailed, OSError) as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return FAULTY
+    print(f"process {new} serves; process {old} ends when its requests in flight have")
+    return OK
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -238,12 +256,8 @@ def _demo(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="sluice-demo-") as directory:
         path = Path(directory) / DEFAULT_CONFIG
         token = write_starter(path)
-        arguments = ("-m", "gateway", "serve", "--config", str(path))
         return serve(
-            ServeOptions(
-                path, listen=options.listen, banner=True, first_token=token, passing=True, arguments=arguments
-            ),
-            environment(),
+            ServeOptions(path, listen=options.listen, banner=True, first_token=token, passing=True), environment()
         )
 
 
@@ -315,6 +329,7 @@ def _version(_options: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
+    "upgrade": _upgrade,
     "check": _check,
     "explain": _explain,
     "demo": _demo,

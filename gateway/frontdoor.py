@@ -18,6 +18,7 @@ from proxy.dataplane import DataPlane
 from proxy.endpoints import PATH_ALIASES
 from proxy.handlers import DataPlaneDelegate
 from proxy.pipeline import Pipeline
+from transport.server import ServerConnection
 
 _PROBES = frozenset({"/healthz", "/readyz"})
 
@@ -31,10 +32,9 @@ class DataPlaneEntry:
         self.clock = clock
         self.tasks = tasks
 
-    def delegate(self, connection: HTTPConnection) -> DataPlaneDelegate:
+    def delegate(self, connection: ServerConnection) -> DataPlaneDelegate:
         """The receiver of one request on ``connection``."""
-        peer_ip: str = connection.context.remote_ip  # type: ignore[attr-defined]  # tornado's own context
-        return DataPlaneDelegate(connection, peer_ip, self.pipeline, self.plane(), self.clock, self.tasks)
+        return DataPlaneDelegate(connection, self.pipeline, self.plane(), self.clock, self.tasks)
 
 
 class FrontDoor(HTTPServerConnectionDelegate):
@@ -54,9 +54,10 @@ class FrontDoor(HTTPServerConnectionDelegate):
         self.draining = draining
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        assert isinstance(request_conn, ServerConnection)
         return _Dispatch(self, server_conn, request_conn)
 
-    def choose(self, path: str, server_conn: object, connection: HTTPConnection) -> HTTPMessageDelegate:
+    def choose(self, path: str, server_conn: object, connection: ServerConnection) -> HTTPMessageDelegate:
         """Who answers a request for ``path``."""
         if self.entry is not None and self._is_data_plane(path):
             return self.entry.delegate(connection)
@@ -82,7 +83,9 @@ def origin_form(start_line: RequestStartLine) -> RequestStartLine:
 class _Dispatch(HTTPMessageDelegate):
     """Waits for the head of a request, then steps aside."""
 
-    def __init__(self, door: FrontDoor, server_conn: object, connection: HTTPConnection) -> None:
+    __slots__ = ("_connection", "_delegate", "_door", "_server_conn")
+
+    def __init__(self, door: FrontDoor, server_conn: object, connection: ServerConnection) -> None:
         self._door = door
         self._server_conn = server_conn
         self._connection = connection
@@ -93,8 +96,7 @@ class _Dispatch(HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
         if self._door.draining():
-            # Tornado has no public way to say so once the request has come.
-            self._connection._disconnect_on_finish = True  # type: ignore[attr-defined]  # noqa: SLF001  see above
+            self._connection.close_after_answer()
         start_line = origin_form(start_line)
         path = start_line.path.partition("?")[0]
         self._delegate = self._door.choose(path, self._server_conn, self._connection)
@@ -107,6 +109,13 @@ class _Dispatch(HTTPMessageDelegate):
     def finish(self) -> None:
         assert self._delegate is not None
         self._delegate.finish()
+
+    def body_stalled(self) -> None:
+        """See :class:`transport.server.ServerConnection`."""
+        if isinstance(self._delegate, DataPlaneDelegate):
+            self._delegate.body_stalled()
+        else:
+            self._connection.refuse_slow_body()
 
     def on_connection_close(self) -> None:
         if self._delegate is not None:

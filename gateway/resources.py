@@ -4,14 +4,16 @@ import random
 from collections.abc import Callable, Mapping
 
 from access.admin_key import AdminKeys
+from config.schema import Config
 from config.secret_files import SecretFiles
 from core.clock import Clock, SystemClock
-from core.events import Events, TargetCooled
+from core.events import AttemptFailed, Events, TargetCooled
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
+from gateway.workers import WORKER
 from routing.cooldown import Cooldowns, Cooled
 from telemetry.metrics import Metrics
-from transport.client import AiohttpClient
+from transport.client import HttpClient, PoolLimits
 
 
 class Resources:
@@ -33,10 +35,22 @@ class Resources:
         self.secret_files = SecretFiles()
         self.cooldowns = Cooldowns(self._cooled)
         self.admin_keys = AdminKeys(self.clock)
-        self.client = AiohttpClient()
-        self.metrics = Metrics(self.clock, metrics_dir)
-        self.events.subscribe(self.metrics.observe)
-        self.events.subscribe(log_attempts)
+        self.client = HttpClient()
+        self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
+        self.metrics.subscribe(self.events)
+        self.events.subscribe(log_attempts, AttemptFailed, TargetCooled)
+
+    def follow(self, config: Config) -> None:
+        """Keep to the bounds of a configuration that is put in force."""
+        transport = config.transport
+        self.client.limits = PoolLimits(
+            connections=transport.max_connections,
+            connections_per_origin=transport.max_connections_per_origin,
+            waiting=transport.max_waiting,
+            keep_alive_seconds=transport.keep_alive_seconds,
+            dns_cache_seconds=transport.dns_cache_seconds,
+            max_decoded_bytes=transport.max_decoded_bytes,
+        )
 
     def _cooled(self, cooled: Cooled) -> None:
         self.events.emit(

@@ -1,13 +1,15 @@
 """`./sluice serve`: from a path to a running gateway, in one process or several."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,15 +19,21 @@ from access.tokens import RANDOM_BYTES, digest, new_token
 from config.faults import ConfigFaults
 from config.schema import Config
 from config.starter import starter_config
+from core.events import Event, GatewayStarted
 from gateway.listeners import CannotListen, bind, shown_address
+from gateway.pauses import spare_collections
 from gateway.resources import Resources
+from gateway.runs import PrivateFolder, RunRecord, RuntimeFolder
 from gateway.server import Server
-from gateway.workers import METRICS_DIR, Supervisor, follow_supervisor
+from gateway.upgrade import Bound, Doors, Inheritance, Predecessor, Upgrader
+from gateway.workers import METRICS_DIR, Link, Place, Supervisor
 from telemetry import logs
 
 _log = logging.getLogger("sluice.server")
 
 _T = TypeVar("_T")
+
+_NO_RECORD = "no record of this process is kept, so `./sluice upgrade` will not find it: %s"
 
 
 class ServeOptions:
@@ -39,24 +47,28 @@ class ServeOptions:
         banner: bool = False,
         first_token: str | None = None,
         passing: bool = False,
-        worker_sockets: tuple[list[int], list[int]] | None = None,
         arguments: tuple[str, ...] = (),
+        place: Place | None = None,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """What is not given is not said.
 
         Args:
-            arguments: the command line again, for workers.
+            arguments: how the interpreter is told to start a successor.
             first_token: a token just made, to be shown once: ``config`` was written with its hash and nothing else
                 has it, so the file goes again when the start fails.
+            inheritance: this process takes the place of another.
             passing: ``config`` and the token end with this run.
+            place: this process is a worker.
         """
         self.config = config
         self.listen = listen
         self.banner = banner
         self.first_token = first_token
         self.passing = passing
-        self.worker_sockets = worker_sockets
         self.arguments = arguments
+        self.place = place
+        self.inheritance = inheritance
 
 
 def write_starter(path: Path) -> str:
@@ -78,6 +90,10 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         ConfigFaults: the configuration cannot be put in force.
     """
     logs.configure()
+    _allow_many_files()
+    spare_collections()
+    if options.place is not None:
+        return run(_serve_as_worker(options, options.place, environment))
     return run(_serve(options, environment))
 
 
@@ -87,41 +103,162 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
         return runner.run(main)
 
 
+def _allow_many_files() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is a file, and nothing here uses select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        # Some systems say of a limit that it is unlimited, and refuse it all the same.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _serve_as_worker(options: ServeOptions, place: Place, environment: Mapping[str, str]) -> int:
+    # It is the supervisor's to be upgraded.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    resources = Resources(environment, environment.get(METRICS_DIR))
+    link = Link(place, resources.clock)
+    server = Server(options.config, resources, on_reload=link.reload_others, spread=link.spread)
+    try:
+        server.reloader.start()
+    except ConfigFaults:
+        await resources.close()
+        raise
+    background = resources.background
+    background.spawn(link.spread.keep_beating(), "spread")
+    link.follow(server, lambda trigger: background.spawn(server.reloader.reload(trigger), "reload"), resources.events)
+    try:
+        await server.run(
+            [socket.socket(fileno=number) for number in place.sockets],
+            [socket.socket(fileno=number) for number in place.management_sockets],
+        )
+    finally:
+        link.close()
+    return 0
+
+
 async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
-    is_worker = options.worker_sockets is not None
-    resources = Resources(environment, environment.get(METRICS_DIR) if is_worker else None)
-    server = Server(options.config, resources, on_reload=_tell_supervisor if is_worker else lambda: None)
+    predecessor = Predecessor(options.inheritance.control) if options.inheritance is not None else None
+    resources = Resources(environment)
+    server = Server(options.config, resources)
     try:
         config = server.reloader.start().config
-    except ConfigFaults:
+        doors = _open_doors(options, config)
+        if options.banner and predecessor is None:
+            print(banner(shown_address(doors.sockets), options, config), flush=True)
+    except (ConfigFaults, CannotListen, OSError) as error:
         await _give_up(resources, options)
+        if predecessor is not None:
+            # It tells, in its log and to who asked for the upgrade.
+            predecessor.refused(error)
+            predecessor.close()
+            return 1
+        if isinstance(error, CannotListen):
+            print(f"sluice: {error}", file=sys.stderr)
+            return 1
+        # An OSError: nobody has read the banner: a pipe that is closed, a disk that is full.
         raise
-    if options.worker_sockets is not None:
-        resources.background.spawn(follow_supervisor(server.stop), "follow supervisor")
-        sockets, management = ([socket.socket(fileno=number) for number in each] for each in options.worker_sockets)
-        await server.run(sockets, management)
-        return 0
+    life = _Life(options, environment, doors, predecessor)
     try:
-        sockets = bind(options.listen or config.server.listen, _other_address(options))
-        mend = f"choose another: set management.listen in {options.config}"
-        management = bind(config.management.listen, mend) if config.management.listen else []
-        if options.banner:
-            print(banner(shown_address(sockets), options, config), flush=True)
-    except CannotListen as error:
-        await _give_up(resources, options)
-        print(f"sluice: {error}", file=sys.stderr)
-        return 1
-    except OSError:
-        # Nobody has read the banner: a pipe that is closed, a disk that is full.
-        await _give_up(resources, options)
-        raise
-    if config.server.workers == 1:
-        await server.run(sockets, management)
-        return 0
-    await resources.close()
-    _log.info("listening on http://%s with %d workers", shown_address(sockets), config.server.workers)
-    supervisor = Supervisor(options.arguments, environment, config.server.workers)
-    return await supervisor.run(sockets, management)
+        if config.server.workers == 1:
+            resources.events.subscribe(life.observe)
+            life.begin(server.hand_over, server.is_draining)
+            await server.run(doors.sockets, doors.management_sockets)
+            return 0
+        revision = server.reloader.current().revision
+        await resources.close()
+        _log.info("listening on http://%s with %d workers", shown_address(doors.sockets), config.server.workers)
+        supervisor = Supervisor(
+            # Its environment holds what an environment file had to say.
+            ("-m", "gateway", "serve", "--config", str(options.config)),
+            environment,
+            config.server.workers,
+            life.private_folder(),
+            lambda: life.serves(revision),
+        )
+        life.begin(supervisor.hand_over, supervisor.is_stopping)
+        return await supervisor.run(doors.sockets, doors.management_sockets)
+    finally:
+        await life.end()
+
+
+def _open_doors(options: ServeOptions, config: Config) -> Doors:
+    """The sockets to serve: bound, or inherited where the addresses are the same as the predecessor's.
+
+    Raises:
+        CannotListen: an address is taken, or is none.
+    """
+    inherited = options.inheritance
+    listen, management = options.listen or config.server.listen, config.management.listen
+    sockets = _inherited(inherited.server if inherited is not None else None, listen)
+    management_sockets = _inherited(inherited.management if inherited is not None else None, management)
+    if not sockets:
+        sockets = bind(listen, _other_address(options))
+    if management is not None and not management_sockets:
+        management_sockets = bind(management, f"choose another: set management.listen in {options.config}")
+    return Doors(listen, sockets, management, management_sockets)
+
+
+def _inherited(bound: Bound | None, wanted: str | None) -> list[socket.socket]:
+    """The sockets of ``bound`` if they are the ``wanted`` ones; else they are closed here and none are given."""
+    sockets = bound.take() if bound is not None else []
+    if bound is not None and bound.listen == wanted:
+        return sockets
+    for each in sockets:
+        each.close()
+    return []
+
+
+class _Life:
+    """This process among those before and after it: its record, its predecessor, its successor."""
+
+    def __init__(
+        self, options: ServeOptions, environment: Mapping[str, str], doors: Doors, predecessor: Predecessor | None
+    ) -> None:
+        self._options = options
+        self._doors = doors
+        self._predecessor = predecessor
+        self._upgrader: Upgrader | None = None
+        try:
+            self._folder: RuntimeFolder | None = RuntimeFolder(environment)
+        except OSError as error:
+            self._folder = None
+            _log.info(_NO_RECORD, error)
+
+    def private_folder(self) -> PrivateFolder:
+        """A folder for what workers share."""
+        return self._folder.private_folder() if self._folder is not None else PrivateFolder()
+
+    def begin(self, hand_over: Callable[[], None], stopping: Callable[[], bool]) -> None:
+        """Take SIGUSR2; ``hand_over`` begins the drain when a successor serves, ``stopping`` tells whether one has."""
+        arguments = None if self._options.passing else self._options.arguments
+        self._upgrader = Upgrader(arguments, self._doors, hand_over, stopping)
+        self._upgrader.take_signal()
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, GatewayStarted):
+            self.serves(event.revision)
+
+    def serves(self, revision: str) -> None:
+        """Connections are being accepted: whoever looks may find this process, and the predecessor may go."""
+        if self._folder is not None and self._upgrader is not None:
+            inheritance = self._options.inheritance
+            record = RunRecord(
+                pid=os.getpid(),
+                config=str(self._options.config.resolve()),
+                listen=shown_address(self._doors.sockets),
+                predecessor=inheritance.predecessor if inheritance is not None else None,
+            )
+            try:
+                self._upgrader.record = self._folder.record(record)
+            except OSError as error:
+                _log.info(_NO_RECORD, error)
+        if self._predecessor is not None:
+            self._predecessor.ready(revision)
+
+    async def end(self) -> None:
+        if self._upgrader is not None:
+            await self._upgrader.close()
+        if self._predecessor is not None:
+            self._predecessor.close()
 
 
 async def _give_up(resources: Resources, options: ServeOptions) -> None:
@@ -137,10 +274,6 @@ def _other_address(options: ServeOptions) -> str:
     if options.first_token is not None:
         return "choose another: ./sluice serve --banner --listen 127.0.0.1:8081"
     return f"choose another with --listen, or set server.listen in {options.config}"
-
-
-def _tell_supervisor() -> None:
-    os.kill(os.getppid(), signal.SIGHUP)
 
 
 def banner(address: str, options: ServeOptions, config: Config) -> str:

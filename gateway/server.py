@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.events import GatewayStarted, GatewayStopping
+from gateway.build import server_tls
 from gateway.frontdoor import DataPlaneEntry, FrontDoor
-from gateway.listeners import Listener, shown_address
+from gateway.listeners import Listener, no_tls, shown_address
 from gateway.reload import Reloader
 from gateway.resources import Resources
+from gateway.spread import Spread
 from gateway.status import health
 from management.dependencies import Dependencies, Health, Refused, Reloaded
 from management.routes import build_application
 from proxy.pipeline import Pipeline
-from telemetry.access_log import AccessLog
+from telemetry.access_log import AccessLog, mixes_writes
 from telemetry.loop_lag import LoopLag
+from transport.server import ServerLimits
 
 _log = logging.getLogger("sluice.server")
 
@@ -39,12 +42,18 @@ class Server:
         path: Path,
         resources: Resources,
         on_reload: Callable[[], None] = lambda: None,
+        spread: Spread | None = None,
     ) -> None:
-        """``on_reload`` is called after a reload through the API, for other workers to follow."""
+        """``on_reload`` is called after a reload through the API, for other workers to follow.
+
+        ``spread`` tells whether the next connection is this worker's turn; None: there are no others.
+        """
         self._resources = resources
         self._on_reload = on_reload
+        self._spread = spread
         self.reloader = Reloader(path, resources)
         self._draining = False
+        self._handed_over = False
         self._stop_asked = asyncio.Event()
         self._end_asked = asyncio.Event()
         self._started_at = resources.clock.time()
@@ -54,17 +63,21 @@ class Server:
             io.FileIO(_STANDARD_OUTPUT, "wb", closefd=False),
             resources.clock,
             lambda: self.reloader.current().config.telemetry.access_log,
+            # Other workers write there too, or a successor does while this process drains.
+            shared=mixes_writes(_STANDARD_OUTPUT),
         )
 
     async def run(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
         """Serve until told to stop. The first generation is loaded already (:meth:`Reloader.start`)."""
         resources = self._resources
-        resources.events.subscribe(self._access_log.observe)
+        self._access_log.subscribe(resources.events)
         self._listen(sockets, management_sockets)
         self._take_signals()
         background = resources.background
         background.spawn(self.reloader.watch(), "watch")
+        background.spawn(resources.metrics.run(), "metrics")
         background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")
+        background.spawn(resources.metrics.run(), "metrics")
         generation = self.reloader.current()
         resources.events.emit(GatewayStarted(address=shown_address(sockets), revision=generation.revision))
         _log.info("listening on http://%s", shown_address(sockets))
@@ -89,7 +102,7 @@ class Server:
         application = build_application(
             Dependencies(
                 view=lambda: reloader.current().view,
-                ready=lambda: reloader.loaded and not self._draining,
+                ready=lambda: reloader.loaded and (self._handed_over or not self._draining),
                 health=self._health,
                 reloader=self,
                 render_metrics=resources.metrics.render,
@@ -101,10 +114,35 @@ class Server:
         doors = [(sockets, FrontDoor(application, entry, management=not own, draining=self.is_draining))]
         if own:
             doors.append((management_sockets, FrontDoor(application, None, management=True, draining=self.is_draining)))
-        keep_alive = reloader.current().config.server.keep_alive_seconds
-        self._listeners = [Listener(bound, door, keep_alive) for bound, door in doors]
+        tls = server_tls(reloader.current().loaded)
+        self._listeners = [
+            Listener(
+                bound,
+                door,
+                self._limits,
+                tls=no_tls if tls is None else tls.context,
+                max_connections=lambda: reloader.current().config.server.max_connections,
+                # The management's own listener is nobody's burden.
+                spread=self._spread if bound is sockets else None,
+            )
+            for bound, door in doors
+        ]
         for listener in self._listeners:
             listener.start()
+
+    def _limits(self) -> ServerLimits:
+        """For connections that are accepted from now on."""
+        settings = self.reloader.current().config.server
+        return ServerLimits(
+            header_bytes=settings.max_header_bytes,
+            header_count=settings.max_header_fields,
+            url_bytes=settings.max_url_bytes,
+            header_seconds=settings.header_seconds,
+            body_idle_seconds=settings.body_idle_seconds,
+            send_idle_seconds=settings.send_idle_seconds,
+            keep_alive_seconds=settings.keep_alive_seconds,
+            requests_per_connection=settings.max_requests_per_connection,
+        )
 
     def is_draining(self) -> bool:
         return self._draining
@@ -121,6 +159,12 @@ class Server:
             self._end_asked.set()
         self._stop_asked.set()
 
+    def hand_over(self) -> None:
+        """Ask for an orderly end, where another process serves the same address by now."""
+        if not self._stop_asked.is_set():
+            self._handed_over = True
+            self._stop_asked.set()
+
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,14 +176,16 @@ class Server:
     async def _drain(self) -> None:
         settings = self.reloader.current().config.server
         self._draining = True
-        self._resources.events.emit(GatewayStopping(reason="signal"))
+        self._resources.events.emit(GatewayStopping(reason="upgrade" if self._handed_over else "signal"))
+        # No load balancer has to take notice: the address is served all the time.
+        delay_seconds = 0.0 if self._handed_over else settings.drain_delay_seconds
         _log.info(
             "stopping: %d requests in flight have up to %g s",
             len(self._resources.tasks),
-            settings.drain_delay_seconds + settings.drain_seconds,
+            delay_seconds + settings.drain_seconds,
         )
         background = self._resources.background
-        work = background.spawn(self._finish_requests(settings.drain_delay_seconds, settings.drain_seconds), "drain")
+        work = background.spawn(self._finish_requests(delay_seconds, settings.drain_seconds), "drain")
         ended = background.spawn(self._end_asked.wait(), "second signal")
         await asyncio.wait((work, ended), return_when=asyncio.FIRST_COMPLETED)
         left = len(self._resources.tasks)

@@ -3,16 +3,22 @@
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
+import msgspec
+
+from core.clock import Clock
+from core.events import ConfigApplied, ConfigRejected, Event, Events, GatewayStarted, GatewayStopping
 from core.tasks import Tasks
+from gateway.control import Channel, Drain, Follow, Message, Ready, Refused, Reload, Reloaded
+from gateway.runs import PrivateFolder
+from gateway.spread import Board, Spread
 from telemetry.metrics import forget_worker
 
 _log = logging.getLogger("sluice.workers")
@@ -23,93 +29,341 @@ METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 LAST_GOOD = "SLUICE_LAST_GOOD"
 """The file in which workers keep a copy of the configuration in force, for those that take their places."""
 
-_RESPAWN_SECONDS = 1.0
-_ORPHAN_CHECK_SECONDS = 1.0
+WORKER = "SLUICE_WORKER"
+"""Who a worker is: `SLOT.EPOCH`. A slot's next worker has its next epoch, so that no two are ever the same."""
+
+_READY_SECONDS = 30.0
+_STEADY_SECONDS = 60.0
+_MAX_BACKOFF_SECONDS = 30.0
+# A worker that is told to end at once, or that has closed its channel, may still have this long.
+_LAST_SECONDS = 5.0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a worker is told on its command line: who it is, and the numbers of the descriptors that it inherits."""
+
+    slot: int
+    epoch: int
+    slots: int
+    sockets: tuple[int, ...]
+    management_sockets: tuple[int, ...]
+    control: int
+    """Its end of the :class:`gateway.control.Channel`."""
+    spread: int
+    """The memory of the :class:`gateway.spread.Board`."""
+    folder: int
+    """The private folder: open as long as the worker runs, so that nobody takes it for left over."""
+
+    def render(self) -> str:
+        """The argument, for :meth:`parse`."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def parse(cls, argument: str) -> "Place":
+        """Raises msgspec.MsgspecError: it is none."""
+        return msgspec.json.decode(argument, type=cls)
+
+
+def backoff_seconds(early_ends: int) -> float:
+    """How long a slot stays empty after ``early_ends`` workers in a row have ended early: 0, 1, 2, 4 … 30.
+
+    The first is replaced at once: it may well be the only one there is.
+    """
+    return 0.0 if early_ends < 2 else min(2.0 ** min(early_ends - 2, 16), _MAX_BACKOFF_SECONDS)
+
+
+@dataclass(slots=True)
+class Worker:
+    """What the supervisor knows of one worker."""
+
+    slot: int
+    epoch: int
+    process: asyncio.subprocess.Process
+    ready: bool = False
+    """Whether it serves."""
+    revision: str = ""
+    """The configuration that it has in force, once it is ready."""
+    faults: int = 0
+    """How many the last configuration had, if it was refused."""
+    channel: Channel = field(init=False, repr=False)
+    killing: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
+    """What ends it, when the time comes."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def name(self) -> str:
+        """As its files of metrics are called; no two are ever the same."""
+        return f"{self.slot}.{self.epoch}"
+
+    def spare(self) -> None:
+        """It is not killed after all."""
+        if self.killing is not None:
+            self.killing.cancel()
 
 
 class Supervisor:
     """Owns the listening sockets, so that a worker's death loses no connection that waits in the backlog."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], count: int) -> None:
-        """``arguments``: how a worker is started, but for its sockets."""
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        count: int,
+        folder: PrivateFolder,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """What it takes to start workers.
+
+        Args:
+            arguments: how the interpreter is told to start one, but for its place.
+            environment: a worker's, but for what is its own.
+            folder: for what the workers share; it is theirs alone.
+            on_ready: called once, when all of them serve for the first time.
+        """
         self._arguments = list(arguments)
-        self._environment = dict(environment)
         self._count = count
-        self._workers: set[asyncio.subprocess.Process] = set()
+        self._folder = folder
+        self._metrics_dir = folder.path / "metrics"
+        self._environment = {
+            **environment,
+            METRICS_DIR: str(self._metrics_dir),
+            LAST_GOOD: str(folder.path / "last-good"),
+        }
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._board = Board(count)
+        self._sockets: list[socket.socket] = []
+        self._management_sockets: list[socket.socket] = []
+        self._running: dict[int, Worker] = {}
         self._tasks = Tasks()
         self._stopping = asyncio.Event()
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        """Those that run, by slot."""
+        return tuple(self._running[slot] for slot in sorted(self._running))
+
+    def is_stopping(self) -> bool:
+        """Whether the workers have been told to end."""
+        return self._stopping.is_set()
 
     async def run(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> int:
         """Serve until told to stop; the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
-        private = tempfile.mkdtemp(prefix="sluice-workers-")  # of this user alone
-        metrics_dir = tempfile.mkdtemp(prefix="metrics-", dir=private)
-        self._environment[METRICS_DIR] = metrics_dir
-        self._environment[LAST_GOOD] = str(Path(private, "last-good"))
-        bound = [*sockets, *management_sockets]
-        for each in bound:
-            each.set_inheritable(True)
-        arguments = [
-            *self._arguments,
-            "--worker-sockets",
-            ",".join(str(each.fileno()) for each in sockets),
-            "--worker-management-sockets",
-            ",".join(str(each.fileno()) for each in management_sockets),
-        ]
-        descriptors = [each.fileno() for each in bound]
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload, "signal")
+        self._metrics_dir.mkdir()
+        self._sockets, self._management_sockets = sockets, management_sockets
         try:
-            keepers = [
-                self._tasks.spawn(self._keep(arguments, descriptors, metrics_dir), f"worker {number}")
-                for number in range(self._count)
-            ]
-            statuses = await asyncio.gather(*keepers)
-            return max(statuses, default=0)
+            keepers = [self._tasks.spawn(self._keep(slot), f"worker {slot}") for slot in range(self._count)]
+            statuses: list[int] = await asyncio.gather(*keepers)
+            return max(statuses)
         finally:
-            for each in bound:
-                each.close()
-            shutil.rmtree(private, ignore_errors=True)
+            self._close_sockets()
+            self._board.close()
+            self._folder.remove()
 
-    async def _keep(self, arguments: list[str], descriptors: list[int], metrics_dir: str) -> int:
-        """Keep one worker running until told to stop; its last exit status."""
-        while True:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
-                pass_fds=descriptors,
-                env=self._environment,
-                # Signals of the terminal reach the supervisor alone, which passes them on: once.
-                start_new_session=True,
-            )
-            self._workers.add(worker)
-            if self._stopping.is_set():
-                worker.send_signal(signal.SIGTERM)
-            status = await worker.wait()
-            self._workers.discard(worker)
-            forget_worker(metrics_dir, worker.pid)
-            if self._stopping.is_set():
-                return max(status, 0)
-            _log.error("worker %d ended with status %d: a new one takes its place", worker.pid, status)
-            # A worker that dies at once is not started in a busy loop.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _RESPAWN_SECONDS)
-                return max(status, 0)
+    def reload(self, trigger: str, without: Worker | None = None) -> None:
+        """Have all workers read the configuration again, but ``without`` one that has."""
+        for worker in self.workers:
+            if worker is not without:
+                worker.channel.send(Reload(trigger))
 
-    def _stop(self, number: int) -> None:
+    def stop(self) -> None:
+        """Have all workers end when what is in flight has ended; asked again: at once."""
+        if self.is_stopping():
+            for worker in self.workers:
+                self._kill_later(worker, _LAST_SECONDS, "it does not end")
+        self._drain(Drain())
+
+    def hand_over(self) -> None:
+        """As :meth:`stop`, where other processes serve the same sockets by now."""
+        if not self.is_stopping():
+            self._drain(Drain(handed_over=True))
+
+    def _drain(self, message: Drain) -> None:
         self._stopping.set()
-        self._tell(number)
+        # Once the workers close theirs too, who comes is refused and need not wait for an answer that never comes.
+        self._close_sockets()
+        for worker in self.workers:
+            worker.channel.send(message)
 
-    def _tell(self, number: int) -> None:
-        for worker in self._workers:
-            worker.send_signal(number)
+    def _close_sockets(self) -> None:
+        for each in (*self._sockets, *self._management_sockets):
+            each.close()
+
+    def _kill_later(self, worker: Worker, seconds: float, why: str) -> None:
+        """Kill ``worker`` in ``seconds``, unless it is spared or has ended."""
+
+        def kill() -> None:
+            _log.error("worker %d is killed: %s", worker.pid, why)
+            worker.process.kill()
+
+        worker.spare()
+        worker.killing = asyncio.get_running_loop().call_later(seconds, kill)
+
+    async def _keep(self, slot: int) -> int:
+        """Keep a worker in ``slot`` until told to stop; the last one's exit status."""
+        loop = asyncio.get_running_loop()
+        stopping = self._stopping
+        epoch = early_ends = status = 0
+        while not stopping.is_set():
+            began = loop.time()
+            try:
+                status = await self._run(slot, epoch)
+            except OSError as error:
+                _log.error("worker %d.%d cannot be started: %s", slot, epoch, error.strerror)
+                status = 1
+            epoch += 1
+            early_ends = 1 if loop.time() - began >= _STEADY_SECONDS else early_ends + 1
+            delay = backoff_seconds(early_ends)
+            if delay and not stopping.is_set():
+                _log.error("the next worker in slot %d is started in %g s", slot, delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), delay)
+        return max(status, 0)
+
+    async def _run(self, slot: int, epoch: int) -> int:
+        """Run one worker to its end; its exit status."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await self._start(slot, epoch, theirs)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = self._running[slot] = Worker(slot, epoch, process)
+        worker.channel = Channel(ours, partial(self._received, worker), partial(self._lost, worker))
+        self._kill_later(worker, _READY_SECONDS, f"it is not ready after {_READY_SECONDS:g} s")
+        if self.is_stopping():
+            worker.channel.send(Drain())
+        try:
+            status = await process.wait()
+        finally:
+            worker.spare()
+            worker.channel.close()
+            del self._running[slot]
+            self._board.vacate(slot)
+            forget_worker(str(self._metrics_dir), worker.name)
+        if not self.is_stopping():
+            _log.error("worker %d ended with status %d: a new one takes its place", process.pid, status)
+        return status
+
+    async def _start(self, slot: int, epoch: int, control: socket.socket) -> asyncio.subprocess.Process:
+        place = Place(
+            slot=slot,
+            epoch=epoch,
+            slots=self._count,
+            sockets=tuple(each.fileno() for each in self._sockets),
+            management_sockets=tuple(each.fileno() for each in self._management_sockets),
+            control=control.fileno(),
+            spread=self._board.descriptor,
+            folder=self._folder.descriptor,
+        )
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self._arguments,
+            "--worker",
+            place.render(),
+            pass_fds=[*place.sockets, *place.management_sockets, place.control, place.spread, place.folder],
+            env={**self._environment, WORKER: f"{slot}.{epoch}"},
+            # Signals of the terminal reach the supervisor alone, which tells its workers: once.
+            start_new_session=True,
+        )
+
+    def _lost(self, worker: Worker) -> None:
+        # It ends, most likely. One that lives on can be told nothing any more.
+        self._kill_later(worker, _LAST_SECONDS, "it has closed its channel")
+
+    def _received(self, worker: Worker, message: Message) -> None:
+        match message:
+            case Ready(revision):
+                worker.spare()
+                worker.ready, worker.revision = True, revision
+                self._check_ready()
+            case Reloaded(revision):
+                worker.revision, worker.faults = revision, 0
+            case Refused(faults):
+                worker.faults = faults
+            case Follow(trigger):
+                self.reload(trigger, without=worker)
+            case Reload() | Drain():
+                _log.warning("worker %d says what is its supervisor's to say", worker.pid)
+
+    def _check_ready(self) -> None:
+        all_ready = sum(worker.ready for worker in self.workers) == self._count
+        if all_ready and self._on_ready is not None and not self.is_stopping():
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready()
 
 
-async def follow_supervisor(stop: Callable[[], None]) -> None:
-    """In a worker: call ``stop`` when the supervisor is gone, however it went."""
-    supervisor = os.getppid()
-    while os.getppid() == supervisor:  # noqa: ASYNC110  nothing tells of it; a new parent is all there is to see
-        await asyncio.sleep(_ORPHAN_CHECK_SECONDS)
-    _log.error("the supervisor is gone: draining")
-    stop()
+class Drained(Protocol):
+    """What a worker's link asks of its :class:`gateway.server.Server`."""
+
+    def stop(self) -> None:
+        """End when what is in flight has ended; asked again: at once."""
+        ...
+
+    def hand_over(self) -> None:
+        """The same, where another gateway serves the same sockets."""
+        ...
+
+
+class Link:
+    """A worker's end of the channel to its supervisor."""
+
+    def __init__(self, place: Place, clock: Clock) -> None:
+        self._end = socket.socket(fileno=place.control)
+        self._channel: Channel | None = None
+        self.spread = Spread(place.spread, place.slots, place.slot, clock.monotonic)
+
+    def follow(self, server: Drained, reload: Callable[[str], object], events: Events) -> None:
+        """From now on do what the supervisor says, and tell it what happens. What it said before was kept.
+
+        Args:
+            server: told to end, also when the supervisor is gone, however it went.
+            reload: starts to read the configuration again, and is told why.
+            events: where it shows what happens.
+        """
+
+        def received(message: Message) -> None:
+            match message:
+                case Reload(trigger):
+                    reload(trigger)
+                case Drain(handed_over):
+                    (server.hand_over if handed_over else server.stop)()
+                case _:
+                    _log.warning("the supervisor says what is a worker's to say")
+
+        def lost() -> None:
+            _log.error("the supervisor is gone: draining")
+            server.stop()
+
+        self._channel = Channel(self._end, received, lost)
+        events.subscribe(self._observe)
+
+    def reload_others(self) -> None:
+        """A client has had this worker reload: the others shall do so as well."""
+        if self._channel is not None:
+            self._channel.send(Follow("api"))
+
+    def close(self) -> None:
+        self.spread.close()
+        (self._channel or self._end).close()
+
+    def _observe(self, event: Event) -> None:
+        assert self._channel is not None
+        match event:
+            case GatewayStarted():
+                self.spread.join()
+                self._channel.send(Ready(event.revision))
+            case GatewayStopping():
+                self.spread.leave()
+            case ConfigApplied():
+                self._channel.send(Reloaded(event.revision))
+            case ConfigRejected():
+                self._channel.send(Refused(len(event.faults)))

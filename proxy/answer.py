@@ -1,5 +1,6 @@
 """A provider's answer on its way to the client: opened up to its first output, then delivered."""
 
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -156,19 +157,26 @@ class Answer:
         """
         relay = self.relay
         if relay is None:
-            while chunk := await self._read():
-                await exchange.write(chunk)
+            await self._pass_on(exchange.send, exchange)
         else:
-            while chunk := await self._read():
-                events = relay.feed(chunk)
-                if events:
-                    await exchange.write(events)
+            feed, send = relay.feed, exchange.send
+
+            def take(chunk: bytes) -> bool:
+                events = feed(chunk)
+                return send(events) if events else True
+
+            await self._pass_on(take, exchange)
             # An event without its blank line is written only where nothing of ours follows: that would run into it.
             rest = relay.end()
             self._require_end(relay)
             if rest:
-                await exchange.write(rest)
+                exchange.send(rest)
         exchange.finish()
+
+    async def _pass_on(self, take: Callable[[bytes], bool], exchange: Exchange) -> None:
+        if not self._ended:
+            await self.response.pass_on(take, exchange.drained)
+            self._ended = True
 
     async def fail(self, exchange: Exchange, error: GatewayError) -> None:
         """Let the client know that an answer under way broke.
@@ -177,10 +185,11 @@ class Answer:
         Any other body is cut: without its full length or final chunk the client sees it (RFC 9112 section 8).
         """
         if self.relay is None:
-            await exchange.abort()
+            exchange.abort()
             return
         if not self.relay.ended:
-            await exchange.write(self.relay.break_off(self.dialect.error_event(error)))
+            await exchange.drained()
+            exchange.send(self.relay.break_off(self.dialect.error_event(error)))
         exchange.finish()
 
     @property

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -24,6 +24,9 @@ _TWICE = "the body names a member twice: send each name once"
 MAX_MEMBERS = 1024
 """Members at the top level of a document. APIs know some dozens; a few million would take seconds to read."""
 
+_COPIED_BYTES = 256 * 1024
+"""Larger documents are not copied only to be measured."""
+
 MAX_NAMES = 500_000
 """Names in a whole document, at most: counted before anything is built of them."""
 
@@ -38,7 +41,7 @@ class Document:
     Values are never re-encoded: what is not edited keeps its spelling, its order and its white space.
     """
 
-    __slots__ = ("_members", "_starts", "data", "spans")
+    __slots__ = ("_members", "_spans", "_starts", "data")
 
     def __init__(self, data: bytes) -> None:
         """Raises MalformedDocument, worded for the sender, when ``data`` is no JSON object with unique names."""
@@ -57,7 +60,38 @@ class Document:
             raise MalformedDocument(f"the body has more than {MAX_MEMBERS} members")
         self._starts: dict[str, int] = {}
         """Where each member begins, after the brace or comma before it."""
-        self.spans = self._locate()
+        self._spans = None if self._is_compact() else self._locate()
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        """Where each member's value stands in ``data``, by name, in order."""
+        if self._spans is None:
+            self._spans = self._count_off()
+        return self._spans
+
+    def _is_compact(self) -> bool:
+        """Whether the bytes are as few as these members can be written with: as JSON.stringify and SDKs write them.
+
+        Then there is no white space, no escape in a name and no second member of any name: each would take bytes.
+        """
+        members = self._members
+        least = 4 * len(members) + 1 + sum(map(len, members))
+        rest = len(self.data) - least
+        if rest < 0 or not members or rest > _COPIED_BYTES:
+            return False
+        return rest == len(b"".join(members.values()))
+
+    def _count_off(self) -> dict[str, Span]:
+        """Where each value stands in a compact document."""
+        spans: dict[str, Span] = {}
+        position = 1
+        for name, raw in self._members.items():
+            self._starts[name] = position
+            start = position + len(name) + 3
+            end = start + memoryview(raw).nbytes
+            spans[name] = (start, end)
+            position = end + 1
+        return spans
 
     def _locate(self) -> dict[str, Span]:
         """Where each member's value stands, by walking over names and skipping values by their length.
@@ -88,12 +122,29 @@ class Document:
         return spans
 
     def __contains__(self, name: str) -> bool:
-        return name in self.spans
+        return name in self._members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
 
     def raw(self, name: str) -> bytes | None:
         """The member's value as it is spelled, or None where there is no such member."""
-        span = self.spans.get(name)
-        return None if span is None else self.data[span[0] : span[1]]
+        value = self._members.get(name)
+        return None if value is None else bytes(value)
+
+    def with_value(self, name: str, value: bytes) -> bytes:
+        """The bytes with the value of a member that there is replaced by the JSON ``value``."""
+        start, end = self.spans[name] if self._spans is not None else self._count_off_to(name)
+        return b"".join((self.data[:start], value, self.data[end:]))
+
+    def _count_off_to(self, name: str) -> Span:
+        position = 1
+        for each, raw in self._members.items():
+            start = position + len(each) + 3
+            position = start + memoryview(raw).nbytes + 1
+            if each == name:
+                return start, position - 1
+        raise KeyError(name)
 
     def edited(self, replace: Mapping[str, bytes], remove: frozenset[str] = frozenset()) -> bytes:
         """The bytes with members replaced (or added at the end) and removed; all others stay as they are.
@@ -101,15 +152,16 @@ class Document:
         ``replace`` maps names to JSON values. A name in both is replaced.
         """
         data = self.data
-        kept = [name for name in self.spans if name in replace or name not in remove]
-        added = [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in self.spans]
-        if len(kept) < len(self.spans):
+        spans = self.spans
+        kept = [name for name in spans if name in replace or name not in remove]
+        added = [msgspec.json.encode(name) + b":" + value for name, value in replace.items() if name not in spans]
+        if len(kept) < len(spans):
             # With members taken out there are commas to move.
             members = [self._member(name, replace.get(name)) for name in kept]
             return data[: data.index(b"{") + 1] + b",".join(members + added) + data[data.rindex(b"}") :]
         pieces: list[bytes] = []
         position = 0
-        for name, (start, end) in self.spans.items():
+        for name, (start, end) in spans.items():
             value = replace.get(name)
             if value is not None:
                 pieces += (data[position:start], value)

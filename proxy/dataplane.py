@@ -9,7 +9,7 @@ from credentials.pool import Pools
 from proxy.intake import Limits
 from proxy.providers.base import ProviderAdapter
 from routing.router import Router
-from transport.messages import UpstreamClient
+from transport.messages import STRAIGHT, ConnectionOptions, UpstreamClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class BoundProvider:
 
     adapter: ProviderAdapter
     client: UpstreamClient
+    options: ConnectionOptions = STRAIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +35,3 @@ class DataPlane:
     providers: dict[str, BoundProvider]
     trusted_proxies: TrustedProxies
     body_idle_seconds: float = Server().body_idle_seconds
-    send_idle_seconds: float = Server().send_idle_seconds

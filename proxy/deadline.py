@@ -12,15 +12,18 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        self._timeout = asyncio.timeout_at(self._at)
+        self._timeout: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> None:
-        self._timeout = asyncio.timeout_at(self._at)
-        await self._timeout.__aenter__()
+        if self._at is not None:
+            self._timeout = asyncio.timeout_at(self._at)
+            await self._timeout.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._timeout is None:
+            return
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

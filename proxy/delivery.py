@@ -10,8 +10,8 @@ from proxy.exchange import Exchange
 from proxy.headers import forwarded_answer_headers, gateway_headers
 from proxy.record import Record
 
-ONE_WRITE_BYTES = 256 * 1024
-"""A longer answer is sent piece by piece, as its client takes it."""
+AT_ONCE_BYTES = 256 * 1024
+"""A longer answer is waited for until its client has taken it, so that draining does not cut it."""
 
 FAREWELL_SECONDS = 1.0
 """How long a stream that is cut at the end of draining has to take the event that says so."""
@@ -66,12 +66,12 @@ class Delivery:
                 await self._broken(answer, draining())
         except TimeoutError:
             # The client takes nothing; it is not waited for.
-            await self.exchange.abort()
+            self.exchange.abort()
 
     async def _start(self, answer: Answer) -> None:
-        """Send the head and what is held: in one write, unless the client is to take it piece by piece."""
+        """Send the head and what is held, in one write."""
         whole = answer.shape is Shape.WHOLE
-        at_once = len(answer.held) <= ONE_WRITE_BYTES
+        at_once = len(answer.held) <= AT_ONCE_BYTES
         # What is spliced or may end early has another length than the provider stated.
         drop = answer.account_headers if answer.shape is Shape.OPAQUE else answer.account_headers | {"content-length"}
         headers = forwarded_answer_headers(answer.response.headers, drop)
@@ -79,10 +79,9 @@ class Delivery:
             headers.append(("content-length", str(len(answer.held))))
         now = self.record.sent_at = self.clock.monotonic()
         headers += gateway_headers(self.record, now)
-        first = answer.held if at_once else b""
-        self.exchange.start(answer.response.status, headers, first, complete=whole and at_once)
+        self.exchange.start(answer.response.status, headers, answer.held, complete=whole and at_once)
         if not at_once:
-            await self.exchange.write(answer.held)
+            await self.exchange.drained()
             if whole:
                 self.exchange.finish()
 

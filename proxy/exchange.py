@@ -74,8 +74,17 @@ class Exchange(Protocol):
         """
         ...
 
-    async def write(self, data: bytes) -> None:
-        """Send body bytes and wait while the client's buffer is over its mark.
+    def send(self, data: bytes) -> bool:
+        """Send body bytes, not empty, without waiting; False when the client's buffer is over its mark: then nothing
+        more is to be sent before :meth:`drained` returns.
+
+        Raises:
+            ClientGone: nobody is there to take it.
+        """
+        ...
+
+    async def drained(self) -> None:
+        """Wait while the client's buffer is over its mark.
 
         Raises:
             ClientGone: the client took nothing for `server.send_idle_seconds`, or has gone.
@@ -86,7 +95,7 @@ class Exchange(Protocol):
         """End the answer properly."""
         ...
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         """Send what was written, then close the connection without a proper end, so that the cut shows."""
         ...
 

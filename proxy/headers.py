@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import quote
 
 from core.headers import Headers
@@ -65,6 +66,35 @@ _ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-
 _FIELD_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])\Z")
 
 
+_MOST_NAMES = 4096
+
+
+class _Passes(dict[str, bool]):
+    """Whether a field of a name crosses the gateway, decided once a name. Names come from outside: it is bounded."""
+
+    def __init__(self, dropped: frozenset[str], prefixes: tuple[str, ...]) -> None:
+        super().__init__()
+        self._dropped = dropped
+        self._prefixes = prefixes
+
+    def __missing__(self, name: str) -> bool:
+        if len(self) >= _MOST_NAMES:
+            self.clear()
+        passes = self[name] = name not in self._dropped and not name.startswith(self._prefixes)
+        return passes
+
+
+_REQUEST_PASSES = _Passes(_REQUEST_DROPPED, _REQUEST_DROPPED_PREFIXES)
+_ANSWER_PASSES = _Passes(_ANSWER_DROPPED, _ANSWER_DROPPED_PREFIXES)
+
+
+def _may_be_sent(value: str) -> bool:
+    # The first two say it of nearly every value; what they do not tell, the pattern does.
+    if value.isascii() and value.isprintable() and value[:1] != " " and value[-1:] != " ":
+        return True
+    return _FIELD_VALUE.match(value) is not None
+
+
 def _named_by_connection(headers: Headers) -> frozenset[str]:
     """The fields that ``Connection`` declares hop-by-hop (RFC 9110 section 7.6.1)."""
     named = headers.get_all("connection")
@@ -80,39 +110,37 @@ def forwarded_request_headers(headers: Headers, *, reads_answer: bool, body_chan
     a compressed stream can be neither read in passing nor given an error event. With ``body_changed_coding``
     the body was decompressed here, so its ``content-encoding`` no longer holds.
     """
-    named = _named_by_connection(headers)
-    return Headers(
-        (name, value)
-        for name, value in headers
-        if name not in _REQUEST_DROPPED
-        and name not in named
-        and not name.startswith(_REQUEST_DROPPED_PREFIXES)
-        and not (reads_answer and name == "accept-encoding")
-        and not (body_changed_coding and name == "content-encoding")
-    )
+    drop = set(_named_by_connection(headers))
+    if reads_answer:
+        drop.add("accept-encoding")
+    if body_changed_coding:
+        drop.add("content-encoding")
+    passes = _REQUEST_PASSES
+    return Headers([field for field in headers if passes[field[0]] and field[0] not in drop])
 
 
 def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> list[tuple[str, str]]:
     """The provider's fields that go on to the client; ``drop`` names further ones, such as ``content-length``."""
     named = _named_by_connection(headers)
     return [
-        (name, value)
-        for name, value in headers
-        if name not in _ANSWER_DROPPED
-        and name not in named
-        and name not in drop
-        and not name.startswith(_ANSWER_DROPPED_PREFIXES)
-        and _FIELD_VALUE.match(value) is not None
+        field
+        for field in headers
+        if _ANSWER_PASSES[field[0]] and field[0] not in named and field[0] not in drop and _may_be_sent(field[1])
     ]
+
+
+@lru_cache(maxsize=1024)
+def _shown_target(provider: str, model: str | None) -> str:
+    target = provider if model is None else f"{provider}/{model}"
+    # A model's name may be the client's own text: no byte of it may end the field.
+    return quote(target, safe="/:@+,!~*'()")
 
 
 def gateway_headers(record: Record, now: float) -> list[tuple[str, str]]:
     """The gateway's own fields of an answer that begins at ``now``."""
     headers = [("x-request-id", record.exchange.request_id), ("x-sluice-revision", record.revision)]
     if record.provider is not None:
-        target = record.provider if record.model is None else f"{record.provider}/{record.model}"
-        # A model's name may be the client's own text: no byte of it may end the field.
-        headers.append(("x-sluice-target", quote(target, safe="/:@+,!~*'()")))
+        headers.append(("x-sluice-target", _shown_target(record.provider, record.model)))
         headers.append(("x-sluice-attempts", str(record.attempts)))
     headers.append(("server-timing", f"gateway;dur={record.overhead_seconds(now) * 1000:.3f}"))
     return headers

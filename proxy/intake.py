@@ -23,6 +23,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_body_bytes: int
     max_upload_bytes: int
+    max_decompressed_bytes: int
 
 
 class Splice(msgspec.Struct, frozen=True):
@@ -128,15 +129,16 @@ async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -
         CallerError: the body is missing, malformed, over a limit, of a wrong type, or names no model.
     """
     head = exchange.head
-    _require_plain_query(head.query)
+    if head.query:
+        _require_plain_query(head.query)
     content_types = head.headers.get_all("content-type")
     if len(content_types) > 1:
         # Two opinions on what the body is: the provider may hold the other one.
         raise UnsupportedMediaType("the request states several content types: send one")
     content_type = content_types[0].strip() if content_types else ""
-    essence, _, parameters = content_type.partition(";")
+    essence, separator, parameters = content_type.partition(";")
     essence = essence.strip().lower()
-    charset = _CHARSET.search(parameters)
+    charset = _CHARSET.search(parameters) if separator else None
     if charset is not None and charset[1].strip(" \"'").lower() not in ("utf-8", "utf8", "us-ascii"):
         # The model is read here as UTF-8; a provider that honours another charset would read other names.
         raise UnsupportedMediaType("the content type states a charset other than UTF-8: send UTF-8")
@@ -178,7 +180,7 @@ def _require_one_spelling(document: Document, endpoint: Endpoint) -> None:
     Raises:
         InvalidRequest: there is a name that differs only so from one that decides what the caller may do.
     """
-    for name in document.spans:
+    for name in document:
         lower = name.lower()
         if name == lower:
             continue
@@ -195,7 +197,7 @@ def _require_plain_query(query: str) -> None:
     """
     if not query.isascii():
         raise InvalidRequest("the query has characters outside of ASCII: percent-encode them")
-    for part in query.split("&") if query else ():
+    for part in query.split("&"):
         name = unquote(part.partition("=")[0]).strip().lower()
         if name == "model":
             raise InvalidRequest("name the `model` in the body, not in the query", param="model")
@@ -224,7 +226,7 @@ async def _read_whole(exchange: Exchange, limits: Limits, coding: str = "identit
     limit = limits.max_body_bytes
     if (stated := _stated_length(exchange)) is not None and stated > limit:
         raise _too_large(limit, "server.max_body_bytes")
-    decode = _decoder(coding, limit)
+    decode = _decoder(coding, limits.max_decompressed_bytes)
     pieces: list[bytes] = []
     size = 0
     while piece := await exchange.read():
@@ -263,7 +265,7 @@ class _Inflate:
         if self._size > self._limit:
             raise BodyTooLarge(
                 f"the request body is over {self._limit} bytes once decompressed: send less, "
-                "or raise `server.max_body_bytes`"
+                "or raise `server.max_decompressed_bytes`"
             )
         return data
 

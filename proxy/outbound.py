@@ -11,7 +11,7 @@ from proxy.headers import forwarded_request_headers
 from proxy.intake import Inbound, Splice
 from proxy.providers.base import Call
 from routing.plan import Plan
-from transport.messages import Clocks
+from transport.messages import Clocks, ConnectionOptions
 
 Body = bytes | AsyncIterator[bytes] | None
 
@@ -41,7 +41,7 @@ class Outbound:
         upload = self.inbound.upload
         return None if upload is None else upload.failure
 
-    def call(self, model: str | None, clocks: Clocks) -> Call:
+    def call(self, model: str | None, clocks: Clocks, options: ConnectionOptions) -> Call:
         """The call for a target that knows the model as ``model``."""
         body, length = self._body(model)
         return Call(
@@ -53,6 +53,7 @@ class Outbound:
             body_length=length,
             model=model,
             clocks=clocks,
+            options=options,
         )
 
     def _body(self, model: str | None) -> tuple[Body, int | None]:
@@ -68,11 +69,14 @@ class Outbound:
     def _edited(self, model: str | None) -> bytes:
         document, overrides = self.inbound.document, self._overrides
         assert document is not None
+        renamed = model is not None and model != self.inbound.model
+        if not overrides.set and not overrides.default and not overrides.remove and "model" in document:
+            return document.with_value("model", msgspec.json.encode(model)) if renamed else document.data
         replace = {name: msgspec.json.encode(value) for name, value in overrides.set.items()}
         for name, value in overrides.default.items():
             if name not in document:
                 replace.setdefault(name, msgspec.json.encode(value))
-        if model is not None and model != self.inbound.model:
+        if renamed:
             replace["model"] = msgspec.json.encode(model)
         if not replace and not overrides.remove:
             return document.data

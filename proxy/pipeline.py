@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import lru_cache
 
 from access import permissions
 from access.identify import caller
@@ -19,7 +20,7 @@ from core.events import AttemptFailed, Events, RequestStarted
 from core.identity import ApiToken, Grant
 from proxy import endpoints, models
 from proxy.answer import Answer, read_error, shape_of, without_echo
-from proxy.dataplane import DataPlane
+from proxy.dataplane import BoundProvider, DataPlane
 from proxy.deadline import Deadline
 from proxy.delivery import Delivery, draining
 from proxy.dialects import DIALECTS
@@ -33,7 +34,7 @@ from proxy.record import Record
 from proxy.refusal import refusal_of
 from routing.plan import Plan, PlanTimeouts, RouteQuery
 from routing.tries import Attempt, Tries, Verdict
-from transport.messages import Clocks
+from transport.messages import Clocks, UpstreamRequest
 
 _log = logging.getLogger("sluice.proxy")
 
@@ -58,7 +59,7 @@ class Pipeline:
             await run.refuse(error)
         except ClientGone:
             run.record.client_gone = True
-            await exchange.abort()
+            exchange.abort()
         except asyncio.CancelledError:
             if not exchange.closed:
                 # Not the client's doing: the time for draining is over.
@@ -177,45 +178,48 @@ class _Run:
 
     async def _attempt(self, attempt: Attempt, outbound: Outbound, plan: Plan) -> Answer:
         """One try, up to the commit point."""
-        record, target, endpoint = self.record, attempt.target, outbound.endpoint
+        record, target = self.record, attempt.target
         provider = self.plane.providers[target.provider]
         record.attempts = attempt.number
         record.provider, record.model, record.model_label = target.provider, target.model, target.label
         record.credential = attempt.credential
         timeouts = plan.timeouts[target.provider]
         api_key = self.plane.pools.api_key(target.provider, attempt.credential)
-        request = provider.adapter.prepare(outbound.call(target.model, clocks_of(timeouts)), api_key)
+        request = provider.adapter.prepare(outbound.call(target.model, clocks_of(timeouts), provider.options), api_key)
         record.attempt_started_at = self.clock.monotonic()
         if record.first_attempt_at is None:
             record.first_attempt_at = record.attempt_started_at
         first_token = timeouts.first_token_seconds if outbound.inbound.stream else None
+        if first_token is None:
+            return await self._answer_to(request, provider, outbound)
         try:
             async with asyncio.timeout(first_token):
-                response = await provider.client.send(request)
-                try:
-                    if 400 <= response.status < 600:
-                        body = without_echo(await read_error(response), request.headers, outbound.headers)
-                        raise provider.adapter.classify(response.status, response.headers, body)
-                    if not (200 <= response.status < 300 or self._not_modified(response.status)):
-                        raise UpstreamMalformed(f"the provider answered with {response.status}: check `base_url`")
-                    shown = shown_model(outbound.inbound.model, target.model)
-                    shape = shape_of(response, endpoint.reads_answer)
-                    answer = Answer(
-                        response,
-                        self.dialect,
-                        shape,
-                        shown,
-                        expects_final=endpoint.reads_answer,
-                        account_headers=provider.adapter.account_headers,
-                    )
-                    await answer.open()
-                except BaseException:
-                    response.close()
-                    raise
+                return await self._answer_to(request, provider, outbound)
         except TimeoutError:
-            if first_token is None:
-                raise
             raise UpstreamTimeout(f"no output within `first_token_seconds` ({first_token:g})") from None
+
+    async def _answer_to(self, request: UpstreamRequest, provider: BoundProvider, outbound: Outbound) -> Answer:
+        """Send and read on to the commit point."""
+        adapter, reads_answer = provider.adapter, outbound.endpoint.reads_answer
+        response = await provider.client.send(request)
+        try:
+            if 400 <= response.status < 600:
+                body = without_echo(await read_error(response), request.headers, outbound.headers)
+                raise adapter.classify(response.status, response.headers, body)
+            if not (200 <= response.status < 300 or self._not_modified(response.status)):
+                raise UpstreamMalformed(f"the provider answered with {response.status}: check `base_url`")
+            answer = Answer(
+                response,
+                self.dialect,
+                shape_of(response, reads_answer),
+                shown_model(outbound.inbound.model, self.record.model),
+                expects_final=reads_answer,
+                account_headers=adapter.account_headers,
+            )
+            await answer.open()
+        except BaseException:
+            response.close()
+            raise
         return answer
 
     def _not_modified(self, status: int) -> bool:
@@ -227,7 +231,7 @@ class _Run:
         exchange, record = self.exchange, self.record
         record.error = error
         if exchange.started:
-            await exchange.abort()
+            exchange.abort()
             return
         refusal = refusal_of(error, self.dialect)
         record.status = refusal.status
@@ -237,7 +241,7 @@ class _Run:
     async def dismiss(self) -> None:
         """End an exchange for which there is no more time; one whose head was sent has been told already."""
         if self.exchange.started:
-            await self.exchange.abort()
+            self.exchange.abort()
         else:
             await self.refuse(draining())
 
@@ -248,6 +252,7 @@ class _Run:
         self.exchange.start(200, headers, body, complete=True)
 
 
+@lru_cache(maxsize=1024)
 def clocks_of(timeouts: PlanTimeouts) -> Clocks:
     """The clocks that the transport keeps."""
     return Clocks(

@@ -17,7 +17,8 @@ MAX_USAGE_BYTES = 16 * 1024
 
 _NAME = b'"model"'
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
-_MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+# On one line: where a provider's JSON is broken, what is read may not run on into its next event.
+_MODEL = re.compile(rb'"model"[ \t]*:[ \t]*("[^"\\\x00-\x1f]*(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*)*")')
 _BRACE = re.compile(rb"[{}]")
 _COUNTS = msgspec.json.Decoder(dict[str, object])
 
@@ -25,7 +26,7 @@ _COUNTS = msgspec.json.Decoder(dict[str, object])
 class _Holder(msgspec.Struct):
     """What may hold the counts."""
 
-    usage: msgspec.Raw = msgspec.Raw(b"null")
+    usage: dict[str, object] | None = None
     response: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -42,12 +43,12 @@ class EventRelay:
     An event over ``MAX_TAIL_BYTES`` is *torn*: passed on in pieces, of which only the first can be spliced.
     """
 
-    __slots__ = ("_dialect", "_model", "_passed", "_tail", "_torn", "ending", "failure", "usage")
+    __slots__ = ("_dialect", "_passed", "_rename", "_tail", "_torn", "ending", "failure", "usage")
 
     def __init__(self, dialect: Dialect, model: str | None) -> None:
         """``model`` is the name to show the client, or None to leave the provider's."""
         self._dialect = dialect
-        self._model = None if model is None else msgspec.json.encode(model)
+        self._rename = None if model is None else EventRenamer(msgspec.json.encode(model))
         self._tail = bytearray()
         self._torn = False
         self._passed = b""
@@ -127,7 +128,7 @@ class EventRelay:
         return b"\n\n" + event if self._torn else event
 
     def _observe(self, events: bytes) -> None:
-        if b'"usage"' in events:
+        if b'"usage"' in events and _USAGE.search(events) is not None:
             self.usage = usage_in_events(events, self._dialect) or self.usage
         if self.ending is not Ending.COMPLETE:
             self.ending = max(self.ending, self._dialect.ending(events))
@@ -136,9 +137,48 @@ class EventRelay:
 
     def _read(self, events: bytes) -> bytes:
         self._observe(events)
-        if self._model is not None and _NAME in events:
-            return rename_in_events(events, self._model)
-        return events
+        return events if self._rename is None else self._rename(events)
+
+
+class EventRenamer:
+    """Puts another name in the place of the answer's own ``model`` strings, event after event.
+
+    The events of one stream nearly always begin with the same bytes up to their ``model``. Once these are known, all
+    of a batch are replaced at once, where it is certain that looking at each event would have done the same.
+    """
+
+    __slots__ = ("_begin", "_model", "_renamed")
+
+    def __init__(self, model: bytes) -> None:
+        """``model`` is a JSON string."""
+        self._model = model
+        self._begin: bytes | None = None
+        """What an event began with, up to the end of its ``model``, when that was last looked for."""
+        self._renamed = b""
+
+    def __call__(self, events: bytes) -> bytes:
+        """``events`` (whole ones) with the name replaced; all other bytes as they are."""
+        named = events.count(_NAME)
+        if named == 0:
+            return events
+        begin = self._begin
+        if (
+            begin is not None
+            # Every `"model"` there is belongs to such a beginning, and every line of data begins so.
+            and events.startswith(begin)
+            and events.count(begin) == named
+            and events.count(b"\n\n" + begin) == named - 1 == events.count(b"\ndata")
+            and b"\r" not in events
+        ):
+            return events.replace(begin, self._renamed)
+        self._learn(events)
+        return rename_in_events(events, self._model)
+
+    def _learn(self, events: bytes) -> None:
+        found = _plain_model(events, 0, end_of_first_event(events) or len(events))
+        if found is not None:
+            self._begin = events[: found[1]]
+            self._renamed = events[: found[0]] + self._model
 
 
 def usage_in_events(events: bytes, dialect: Dialect) -> Usage | None:
@@ -159,10 +199,11 @@ def find_usage(document: bytes, dialect: Dialect) -> Usage | None:
     """
     try:
         holder = _HOLDER.decode(document)
-        counts = bytes(holder.usage)
-        if not counts.startswith(b"{"):
-            counts = bytes(_HOLDER.decode(holder.response).usage)
-        return dialect.usage(_COUNTS.decode(counts))
+        if holder.usage is None:
+            holder = _HOLDER.decode(holder.response)
+        if holder.usage is not None:
+            return dialect.usage(holder.usage)
+        return _usage_anywhere(document, dialect)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _usage_anywhere(document, dialect)
 
@@ -212,14 +253,14 @@ def rename_in_events(events: bytes, model: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
+def _plain_model(events: bytes, start: int, end: int) -> Span | None:
+    """The usual case, told without parsing: the event is one line of data, and its ``model`` stands at the top level
+    before anything nested. None where it is not so plain, or there is none."""
     first = events.find(_NAME, start, end)
     if first < 0:
-        return []
+        return None
     head = events[start:first]
     if (
-        # The usual case, told without parsing: the event is one line of data, and the member stands at its top level
-        # before anything nested.
         head.startswith(b"data:")
         and head.count(b"{") == 1
         and b"[" not in head
@@ -230,7 +271,29 @@ def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
         and events.find(b"\rdata", first, end) < 0
         and (match := _MODEL.match(events, first)) is not None
     ):
-        return [match.span(1)]
+        return match.span(1)
+    return None
+
+
+def _plain_model_of_document(document: bytes) -> Span | None:
+    """As :func:`_plain_model`, for a whole JSON answer."""
+    first = document.find(_NAME)
+    if (
+        first < 0
+        or document.count(b"{", 0, first) != 1
+        or document.find(b"[", 0, first) >= 0
+        or document.find(_NAME, first + 1) >= 0
+        or not document.lstrip().startswith(b"{")
+    ):
+        return None
+    match = _MODEL.match(document, first)
+    return None if match is None else match.span(1)
+
+
+def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:
+    plain = _plain_model(events, start, end)
+    if plain is not None:
+        return [plain]
     lines = data_lines(events, start, end)
     spans = model_spans(b"\n".join(line.value for line in lines))
     found: list[Span] = []
@@ -267,6 +330,9 @@ def _model_span(document: Document, offset: int) -> list[Span]:
 
 def rename(document: bytes, model: bytes) -> bytes:
     """A JSON answer with its ``model`` strings replaced by the JSON string ``model``."""
+    plain = _plain_model_of_document(document)
+    if plain is not None:
+        return document[: plain[0]] + model + document[plain[1] :]
     for start, end in reversed(model_spans(document)):
         document = document[:start] + model + document[end:]
     return document

@@ -19,6 +19,8 @@ from routing.rules import Rule, RuleSet
 from routing.tries import Tries
 
 _OWNER = "sluice"
+_MOST_PLANS = 4096
+_LONGEST_KEY = 1024
 _SHOWN = 128
 """Characters of a client's text that an error repeats."""
 
@@ -44,7 +46,7 @@ class _CompiledRoute(msgspec.Struct, frozen=True):
 class Router:
     """Everything of a configuration that says where requests go. Built once for each generation."""
 
-    __slots__ = ("_listed", "_pools", "_random", "_routes", "aliases", "catalog", "cooldowns", "rules")
+    __slots__ = ("_listed", "_plans", "_pools", "_random", "_routes", "aliases", "catalog", "cooldowns", "rules")
 
     def __init__(self, config: Config, cooldowns: Cooldowns, credentials: CredentialPools, random: Random) -> None:
         """``cooldowns`` outlives the router; ``random`` gives numbers in [0, 1).
@@ -83,6 +85,8 @@ class Router:
             )
             for entry, rule, group in zip(config.routes, rules, groups, strict=True)
         )
+        self._plans: dict[tuple[object, ...], Plan] = {}
+        """Plans by all of a query that they depend on: most requests ask what another has asked before."""
         self._listed = self._list_models()
 
     def resolve(self, query: RouteQuery) -> Plan:
@@ -93,6 +97,19 @@ class Router:
             ProviderRequired: a request without a model that neither names a provider nor has a route by its path.
             InvalidRequest: it names a provider that there is none of (code ``provider_not_found``).
         """
+        key = (query.model, query.provider, self.rules.seen(query))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._resolve(query)
+            if len(repr(key)) > _LONGEST_KEY:
+                return plan
+            if len(self._plans) >= _MOST_PLANS:
+                # Clients can make names up without end; those that are asked for again soon come back.
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _resolve(self, query: RouteQuery) -> Plan:
         if query.model is None:
             return self._resolve_without_model(query)
         if len(query.model) > MAX_NAME:

@@ -90,7 +90,7 @@ class Rule:
 class RuleSet:
     """Every rule, in file order."""
 
-    __slots__ = ("_indexes", "_unfiled", "rules")
+    __slots__ = ("_fields", "_indexes", "_streams", "_unfiled", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
@@ -108,6 +108,18 @@ class RuleSet:
             field = min(rule.globs, key=partial(_crowd, rule, crowds))
             filed.setdefault(field, []).extend((glob, place) for glob in rule.globs[field].globs)
         self._indexes: Mapping[str, GlobIndex] = {field: GlobIndex(entries) for field, entries in filed.items()}
+        fields = dict.fromkeys(field for rule in self.rules for field in rule.globs)
+        self._fields = tuple(field for field in fields if field not in ("model", "requested_model"))
+        self._streams = any(rule.stream is not None for rule in self.rules)
+
+    def seen(self, query: RouteQuery) -> tuple[object, ...]:
+        """All that any rule looks at in ``query`` besides its model: two queries with the same are taken alike."""
+        if not self._fields:
+            return (query.stream,) if self._streams else ()
+        return (
+            query.stream if self._streams else None,
+            *(tuple(_values(query, None, field)) for field in self._fields),
+        )
 
     def first(self, query: RouteQuery, model: str | None) -> int | None:
         """The place of the first rule that takes ``query``, whose final name is ``model``; None: none does."""

@@ -70,9 +70,10 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Tries:
-    """The attempts at one request. ``next`` and then exactly one of ``succeeded`` and ``failed``, until the end."""
+    """The attempts at one request: ``next`` and then exactly one of ``succeeded`` and ``failed``, until the end."""
 
     __slots__ = (
+        "_at",
         "_backoffs",
         "_barred",
         "_cooldowns",
@@ -117,6 +118,7 @@ class Tries:
         self._ready: dict[_Key, float] = {}  # when a target may be tried again, as it asked itself
         self._spent: dict[tuple[str, str], float] = {}  # refused credentials, and until when
         self._last = "not begun"
+        self._at: Target | None = None
 
     def next(self, now: float) -> Attempt:
         """The attempt to make, after its wait.
@@ -140,8 +142,9 @@ class Tries:
         self._number = attempt.number
         self._in_group += 1
         self._tried.add(attempt.target.key)
-        self._group.rotation.last = self._group.targets.index(attempt.target)
-        self._last = f"trying {attempt.target}"
+        targets = self._group.targets
+        self._group.rotation.last = targets.index(attempt.target) if len(targets) > 1 else 0
+        self._last, self._at = "trying", attempt.target
         return attempt
 
     def succeeded(self, attempt: Attempt, now: float) -> None:
@@ -151,7 +154,7 @@ class Tries:
         self._cooldowns.succeeded(*key)
         if attempt.probe:
             self._cooldowns.restore(*key)
-        self._last = f"succeeded at {attempt.target}"
+        self._last, self._at = "succeeded at", attempt.target
 
     def failed(self, attempt: Attempt, error: UpstreamError, now: float, resendable: bool) -> Verdict:
         """Count the failure, cool down what is at fault and decide what follows.
@@ -161,7 +164,7 @@ class Tries:
         self._end(attempt)
         other = self._cool(attempt, error, now)
         self._note(attempt, error, now)
-        self._last = f"{error.code} from {attempt.target}"
+        self._last, self._at = f"{error.code} from", attempt.target
         if not resendable or (error.delivered is Delivered.MAYBE and not self._maybe_delivered):
             return Verdict.GIVE_UP
         place = self._place
@@ -286,8 +289,12 @@ class Tries:
         return msgspec.structs.replace(attempt, group=self._place)
 
     def _begin(self, now: float) -> Attempt:
-        attempt = self._untried(self._group, now) or self._enter(now)
-        return attempt if attempt is not None else self._probe(now)
+        target = self._group.targets[0]
+        if len(self._group.targets) == 1 and self._cooldowns.target(*target.key, now) is None:
+            # The usual case: nothing to choose among.
+            if (credential := self._credential(target, now)) is not None:
+                return self._attempt(target, credential, 0.0)
+        return self._untried(self._group, now) or self._enter(now) or self._probe(now)
 
     def _untried(self, group: Group, now: float) -> Attempt | None:
         """A target that this exchange has not tried and that is in rotation, at once."""
@@ -319,7 +326,7 @@ class Tries:
             if cooled is not None and cooled.reason is Reason.FAILURES and target.key in self._tried - self._barred:
                 ready[position] = now
         attempt = self._pause(group, ready, now)
-        return attempt if attempt is None else msgspec.structs.replace(attempt, probe=True)
+        return attempt and msgspec.structs.replace(attempt, probe=True)
 
     def _pause(self, group: Group, ready: dict[int, float], now: float) -> Attempt | None:
         """One of the positions that are ready soonest, after what the provider asked for or backoff with full jitter.
@@ -388,6 +395,6 @@ class Tries:
         then = f"; next {due.target} in {due.wait_seconds:g} s" if due is not None else ""
         tried = ", ".join(sorted("/".join(filter(None, key)) for key in self._tried)) or "nothing"
         return (
-            f"<Tries: {self._last}{then}; attempt {self._number}, {self._in_group} of {self._plan.retry.attempts} "
+            f"<Tries: {' '.join(map(str, filter(None, (self._last, self._at))))}{then}; attempt {self._number}, {self._in_group} of {self._plan.retry.attempts} "
             f"in group {self._place}, {len(self._queue)} groups left; tried {tried}>"
         )

@@ -18,7 +18,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 
 _HANDLER_NAME = "sluice"
 # Libraries that say at INFO what is of no interest to an operator.
-_QUIET_LOGGERS = ("asyncio", "aiohttp.access", "tornado.access")
+_QUIET_LOGGERS = ("asyncio", "tornado.access")
 # At DEBUG it tells each change of a file: one in the configuration's directory that takes the log would feed itself.
 _SILENT_LOGGERS = ("watchfiles",)
 

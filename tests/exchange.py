@@ -147,17 +147,21 @@ class MemoryExchange:
             self.headers.append(("content-length", str(len(data))))
             self.transcript.append("finish")
 
-    async def write(self, data: bytes) -> None:
+    def send(self, data: bytes) -> bool:
         assert self.started, "body bytes came before the head"
         assert not self.ended, f"body bytes came after {self.ended}"
         assert data, "an empty write would end a chunked body"
         if self.closed:
             raise ClientGone
         self._send("write", data)
+        return self.takes.is_set() and not self.gives_up
+
+    async def drained(self) -> None:
         if self.gives_up:
             raise ClientGone
-        await asyncio.sleep(0)
         await self.takes.wait()
+        if self.closed:
+            raise ClientGone
 
     def finish(self) -> None:
         assert self.started
@@ -165,7 +169,7 @@ class MemoryExchange:
         if not self.closed:
             self.transcript.append("finish")
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         if not self.ended and not self.closed:
             self.transcript.append("abort")
 
@@ -254,7 +258,7 @@ class Plane:
         self.plane = DataPlane(
             revision="rev-1",
             built_at=1_700_000_000.0,
-            limits=limits if limits is not None else Limits(1 << 20, 1 << 22),
+            limits=limits if limits is not None else Limits(1 << 20, 1 << 22, 1 << 20),
             tokens=TokenIndex(config.tokens),
             router=Router(config, self.cooldowns, pools, lambda: 0.0),
             pools=pools,

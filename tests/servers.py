@@ -25,6 +25,10 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
+LOAD_TOOLS = {"h2load": "nghttp2-client", "wrk": "wrk"}
+"""Programs that make load, and the packages of Debian and Ubuntu that have them."""
+_DEBIAN = _CACHE / "debian"
+
 
 class ServerError(Exception):
     """A server could not be installed or started; the text says why."""
@@ -69,6 +73,64 @@ def install_node_servers() -> Path:
             Path(made).rename(place)
         Path(made).mkdir(exist_ok=True)  # For the clean-up of the temporary directory.
     return place / "node_modules"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that is not ours, and the environment that it needs."""
+
+    path: Path
+    environment: dict[str, str]
+
+
+def load_tool(name: str) -> Program | None:
+    """One of LOAD_TOOLS: the system's, or the one that :func:`install_load_tools` got; None where there is neither."""
+    if system := shutil.which(name):
+        return Program(Path(system), dict(os.environ))
+    path = _DEBIAN / "root/usr/bin" / name
+    if not path.is_file():
+        return None
+    libraries = sorted({str(library.parent) for library in (_DEBIAN / "root/usr/lib").rglob("*.so.*")})
+    return Program(path, os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
+
+
+def install_load_tools() -> None:
+    """Get those of LOAD_TOOLS that the system does not have, by its package manager; the system is not changed.
+
+    Raises:
+        ServerError: there is no such package manager, or it failed.
+    """
+    missing = [package for name, package in LOAD_TOOLS.items() if load_tool(name) is None]
+    if not missing:
+        return
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise ServerError(f"no apt-get to get {' and '.join(missing)} with; install them by hand")
+    _CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_CACHE, prefix="debian-new-") as made:
+        archives, lists = Path(made) / "archives", Path(made) / "lists"
+        for directory in (archives, lists):
+            (directory / "partial").mkdir(parents=True)
+        # Neither locks nor files of the system's: this needs no rights.
+        apt = ["apt-get", "-qq", "-y", "-o", "Debug::NoLocking=1", "-o", f"Dir::Cache={made}"]
+        get = ["install", "--download-only", "--no-install-recommends", "-o", f"Dir::Cache::archives={archives}"]
+        try:
+            _apt([*apt, *get, *missing])
+        except ServerError:
+            # Its lists of packages are old, or there are none.
+            apt += ["-o", f"Dir::State::lists={lists}"]
+            _apt([*apt, "update"])
+            _apt([*apt, *get, *missing])
+        for package in archives.glob("*.deb"):
+            _apt(["dpkg-deb", "--extract", package, Path(made) / "root"])
+        with contextlib.suppress(OSError):  # Another run was quicker.
+            _DEBIAN.mkdir()
+            (Path(made) / "root").rename(_DEBIAN / "root")
+
+
+def _apt(command: list[str | Path]) -> None:
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise ServerError(f"`{' '.join(map(str, command))}` failed:\n{run.stderr}{run.stdout}")
 
 
 @contextlib.contextmanager
@@ -137,3 +199,8 @@ if __name__ == "__main__":
         install_node_servers()
     except ServerError as error:
         sys.exit(f"tests: {error}")
+    try:
+        install_load_tools()
+    except ServerError as error:
+        # On other systems than Debian's the tests of these are skipped, and say so.
+        print(f"tests: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAX_LINES = 400
 LONG_FILES: dict[str, str] = {
     # file: why it is better long
+    "config/schema.py": "one table of all keys, in the order of the document; it grows with them, and is read by search",
 }
 
 _MADE = {".git", ".venv", ".venv-dev", ".cache", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache"}

@@ -8,22 +8,34 @@ the provider may have begun (RFC 9110 section 9.2.2: a client cannot tell whethe
 """
 
 import errno
+import socket
+import ssl
 
-import aiohttp
-from aiohttp import http_exceptions
+from httptools import HttpParserError
 
-from core.errors import ConnectFailed, ConnectTimeout, Delivered, UpstreamCut, UpstreamError, UpstreamMalformed
+from core.errors import (
+    ConnectFailed,
+    ConnectTimeout,
+    Delivered,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamTimeout,
+)
 
 # What the operating system says of a way that does not lead anywhere: connect(2), ip(7).
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL})
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def connect_failure(error: BaseException) -> ConnectFailed | ConnectTimeout:
-    """For what was raised before there was a connection: no byte of the request has been written."""
+def connect_failure(error: BaseException, peer: str = "provider") -> ConnectFailed | ConnectTimeout:
+    """For what was raised before there was a connection: no byte of the request has been written.
+
+    ``peer`` is whom it was to lead to: ``provider``, or the ``proxy`` on the way there.
+    """
     if isinstance(error, TimeoutError):
         return connect_timeout()
-    return ConnectFailed(_connect_message(error), delivered=Delivered.NO)
+    return ConnectFailed(_connect_message(error, peer), delivered=Delivered.NO)
 
 
 def connect_timeout() -> ConnectTimeout:
@@ -31,46 +43,70 @@ def connect_timeout() -> ConnectTimeout:
     return ConnectTimeout("No connection to the provider could be made in time.", delivered=Delivered.NO)
 
 
-def exchange_failure(error: BaseException) -> UpstreamCut | UpstreamMalformed:
-    """For what was raised on a connection, while the request was written or the answer read."""
-    if _breaks_the_format(error):
-        return UpstreamMalformed("The provider's answer is not valid HTTP.")
-    return UpstreamCut("The connection to the provider ended before the answer was complete.")
+def closing() -> ConnectFailed:
+    """The client takes no more requests."""
+    return ConnectFailed("The gateway is closing its connections to providers.", delivered=Delivered.NO)
 
 
-def for_the_log(error: BaseException) -> BaseException | None:
-    """What may stand as the ``__cause__``: not aiohttp's ``ClientResponseError``, which renders the request's headers,
-    our credential among them, but the parser's complaint under it."""
-    return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error
+def unusable_options() -> ConnectFailed:
+    """For certificates or a proxy's address that cannot be used (any more)."""
+    return ConnectFailed(
+        "The gateway's own settings for the way to the provider cannot be used.", delivered=Delivered.NO
+    )
 
 
-def unwritable(error: BaseException) -> UpstreamError:
-    """For a request that HTTP cannot carry: a URL or a header field with bytes that would end it early."""
-    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
-        return ConnectFailed("The provider's address is not a valid http(s) URL.", delivered=Delivered.NO)
+def unwritable_address() -> ConnectFailed:
+    """For an address that is no http(s) URL, or not one that can be written as it is."""
+    return ConnectFailed("The provider's address is not a valid http(s) URL.", delivered=Delivered.NO)
+
+
+def unwritable_request() -> ConnectFailed:
+    """For a request that HTTP cannot carry: a method or a field with characters that would end it early."""
     return ConnectFailed("The request has characters that HTTP does not allow.", delivered=Delivered.NO)
 
 
-def _connect_message(error: BaseException) -> str:
+def exchange_failure(error: BaseException | None) -> UpstreamError:
+    """For what was raised on a connection, while the request was written or the answer read; None: it just ended."""
+    failed = malformed() if isinstance(error, HttpParserError) else cut()
+    failed.__cause__ = error
+    return failed
+
+
+def cut() -> UpstreamCut:
+    """The connection ended too early."""
+    return UpstreamCut("The connection to the provider ended before the answer was complete.")
+
+
+def malformed(message: str = "The provider's answer is not valid HTTP.") -> UpstreamMalformed:
+    """The bytes that came are at fault, not that some did not come."""
+    return UpstreamMalformed(message)
+
+
+def no_answer_in_time() -> UpstreamTimeout:
+    """The clock of the head, or of an upload that the provider does not take, has ended."""
+    return UpstreamTimeout("The provider did not begin to answer in time.")
+
+
+def silent_in_answer() -> UpstreamTimeout:
+    """`idle_seconds` without a byte of the body."""
+    return UpstreamTimeout("The provider stopped sending in the middle of its answer.")
+
+
+def _connect_message(error: BaseException, peer: str) -> str:
     match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "The provider's host name could not be resolved."
-        case aiohttp.ClientConnectorCertificateError():
-            return "The provider's TLS certificate could not be verified."
-        case aiohttp.ClientSSLError():
-            return "TLS with the provider could not be set up."
+        case socket.gaierror() | UnicodeError():  # the codec that writes names for the resolver
+            return f"The {peer}'s host name could not be resolved."
+        case ssl.SSLCertVerificationError():
+            return f"The {peer}'s TLS certificate could not be verified."
+        case ssl.SSLError():
+            return f"TLS with the {peer} could not be set up."
         case OSError(errno=errno.ECONNREFUSED):
-            return "The provider refused the connection."
-        case OSError(errno=errno.ECONNRESET | errno.EPIPE):
-            return "The provider closed the connection while it was being made."
+            return f"The {peer} refused the connection."
+        case ConnectionError() | OSError(errno=errno.ECONNRESET | errno.EPIPE):
+            return f"The {peer} closed the connection while it was being made."
         case OSError(errno=number) if number in _NO_ROUTE:
-            return "There is no network route to the provider."
+            return f"There is no network route to the {peer}."
         case OSError(errno=number) if number in _OUT_OF_DESCRIPTORS:
-            return "The gateway has no file descriptor left for a connection to the provider."
+            return f"The gateway has no file descriptor left for a connection to the {peer}."
         case _:
-            return "No connection to the provider could be made."
-
-
-def _breaks_the_format(error: BaseException) -> bool:
-    """Whether the bytes that came are at fault, not that some did not come (``ClientPayloadError``)."""
-    return isinstance(error, aiohttp.ClientResponseError | http_exceptions.HttpProcessingError)
+            return f"No connection to the {peer} could be made."

@@ -1,11 +1,12 @@
 """The interface of every way to a provider, and the messages that cross it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 
 from core.headers import Headers
+from core.secret import Secret
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -14,6 +15,23 @@ class Clocks(msgspec.Struct, frozen=True):
     connect_seconds: float | None
     first_byte_seconds: float | None
     idle_seconds: float | None
+
+
+class ConnectionOptions(msgspec.Struct, frozen=True):
+    """How a provider is reached besides its address. Connections are shared among requests of equal options only."""
+
+    proxy_url: Secret | None = None
+    """``http(s)://[user:password@]host:port`` of a proxy that is asked to CONNECT; None: straight to the provider."""
+    ca_file: str | None = None
+    """PEM bundle of the authorities to trust; None: the system's."""
+    cert_file: str | None = None
+    """PEM certificate that the gateway shows to the provider."""
+    key_file: str | None = None
+    """Its key; None: in ``cert_file`` too."""
+
+
+STRAIGHT = ConnectionOptions()
+"""No proxy, the system's authorities, no certificate of our own."""
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
@@ -27,11 +45,12 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     body_length: int | None
     """Bytes of a streamed ``body`` when known, else None (chunked). Ignored for a body in memory."""
     clocks: Clocks
+    options: ConnectionOptions = STRAIGHT
 
 
 class UpstreamResponse(Protocol):
     """An answer whose head has arrived. Exactly one of these ends it: a ``read`` that gives ``b""``,
-    a ``read`` that raises, or ``close``."""
+    a ``pass_on`` that returns, either of them that raises, or ``close``."""
 
     @property
     def status(self) -> int: ...
@@ -53,6 +72,18 @@ class UpstreamResponse(Protocol):
         """
         ...
 
+    async def pass_on(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
+        """Give the rest of the body to ``take``, piece by piece, until its complete end.
+
+        ``take`` is called where the piece is read, without a switch of tasks. When it returns False the provider is
+        read no further until ``ready()`` has been awaited; no clock runs meanwhile.
+
+        Raises:
+            core.errors.UpstreamError: as ``read`` does.
+            Exception: whatever ``take`` or ``ready`` raised, as it was; the connection is closed.
+        """
+        ...
+
     def close(self) -> None:
         """Give the answer up. An unfinished one closes its connection at once. May be called again."""
         ...
@@ -64,7 +95,8 @@ class UpstreamClient(Protocol):
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Write the request and wait for the answer's head (interim 1xx answers are skipped).
 
-        Redirects are not followed, cookies are not kept, nothing is decoded. Cancelling closes the connection.
+        Redirects are not followed and cookies are not kept. Only an answer that is encoded though the request asked
+        for `identity` is decoded. Cancelling closes the connection.
 
         Raises:
             core.errors.ConnectFailed, core.errors.ConnectTimeout: no byte was written (`delivered: no`).

@@ -7,7 +7,7 @@ stands above cannot tell the two apart.
 import asyncio
 import hashlib
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from core.errors import ConnectFailed, Delivered, UpstreamCut, UpstreamTimeout
 from core.headers import Headers
@@ -85,6 +85,16 @@ class _ScriptedAnswer:
         if self._line.down:
             raise _cut()
         return b""
+
+    async def pass_on(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
+        """See :meth:`transport.messages.UpstreamResponse.pass_on`."""
+        try:
+            while piece := await self.read():
+                if not take(piece):
+                    await ready()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._line.hang_up()

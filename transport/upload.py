@@ -1,24 +1,34 @@
-"""A request body on its way to a provider, with the clock that runs while it goes."""
+"""Request bodies that do not go out in one write, on their way to a provider, with the clock that runs while they go."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 from core.errors import InvalidRequest
+from core.tasks import Tasks
 
-SLICE_BYTES: Final = 64 * 1024
-"""Bodies in memory above this are written in slices: a provider that stops reading is noticed, and one large
-write does not hold the event loop."""
+SLICE_BYTES: Final = 256 * 1024
+"""Bodies in memory above :data:`WHOLE_BYTES` are written in slices: a provider that stops reading is noticed, and one
+large write (and its encryption) does not hold the event loop."""
+
+WHOLE_BYTES: Final = 64 * 1024
+"""Up to this a body goes out in one write with its head."""
 
 
-class UploadClock(Protocol):
-    """Who is waited for, as told by the upload; one that stops at a piece means a provider that stopped reading."""
+class Outlet(Protocol):
+    """The connection, as an upload sees it. Told who is waited for: a piece that stays means a provider that stopped
+    reading."""
+
+    def put(self, data: bytes | memoryview) -> bool:
+        """Write; whether there is room for more. If not, :meth:`Upload.go_on` is called when there is."""
+        ...
 
     def taken(self) -> None:
-        """A piece was given to the connection, which asks for the next when it has room again."""
+        """The connection has the word."""
         ...
 
     def hungry(self) -> None:
-        """The connection has room, the body's source has the word: its pace is bounded elsewhere."""
+        """The body's source has the word: its pace is bounded elsewhere."""
         ...
 
     def written(self) -> None:
@@ -30,61 +40,111 @@ class UploadClock(Protocol):
         ...
 
 
-class Upload:
-    """A body on its way out, piece by piece, held to its declared length."""
+class Upload(Protocol):
+    """A body on its way out."""
 
-    __slots__ = ("_clock", "_missing_bytes", "_pieces")
+    def begin(self, outlet: Outlet) -> None:
+        """The head is written, it is the body's turn."""
+        ...
 
-    def __init__(self, pieces: AsyncIterator[bytes], length: int | None, clock: UploadClock) -> None:
-        self._pieces = pieces
-        self._missing_bytes = length
-        self._clock = clock
+    def go_on(self) -> None:
+        """There is room again."""
+        ...
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._clock.hungry()
-        try:
-            piece = await self._next()
-        except StopAsyncIteration:
-            self._clock.written()
-            raise
-        except Exception as error:
-            self._clock.failed(error)
-            raise
-        self._clock.taken()
-        return piece
-
-    async def _next(self) -> bytes:
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            if self._missing_bytes:
-                raise InvalidRequest("The request body ended before its declared length.") from None
-            raise
-        if self._missing_bytes is not None:
-            self._missing_bytes -= len(piece)
-            if self._missing_bytes < 0:
-                raise InvalidRequest("The request body goes on beyond its declared length.")
-        return piece
+    def stop(self) -> None:
+        """The connection is gone, or needs the rest no more."""
+        ...
 
 
-class Slices:
-    """A body in memory as pieces."""
+class SlicedUpload:
+    """A large body in memory."""
 
-    __slots__ = ("_body", "_offset")
+    __slots__ = ("_offset", "_outlet", "_view")
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        self._view = memoryview(body)
         self._offset = 0
+        self._outlet: Outlet | None = None
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    def begin(self, outlet: Outlet) -> None:
+        """See :class:`Upload`."""
+        self._outlet = outlet
+        self.go_on()
 
-    async def __anext__(self) -> bytes:
-        piece = self._body[self._offset : self._offset + SLICE_BYTES]
-        if not piece:
-            raise StopAsyncIteration
-        self._offset += len(piece)
-        return piece
+    def go_on(self) -> None:
+        """See :class:`Upload`."""
+        outlet = self._outlet
+        if outlet is None:
+            return
+        room = True
+        while room and self._offset < len(self._view):
+            piece = self._view[self._offset : self._offset + SLICE_BYTES]
+            self._offset += len(piece)
+            outlet.taken()
+            room = outlet.put(piece)
+        if self._offset >= len(self._view):
+            self.stop()
+            outlet.written()
+
+    def stop(self) -> None:
+        """See :class:`Upload`."""
+        self._outlet = None
+
+
+class StreamedUpload:
+    """A body that comes in pieces, held to its declared length, or framed in chunks (RFC 9112 section 7.1)."""
+
+    __slots__ = ("_missing_bytes", "_pieces", "_room", "_task", "_tasks")
+
+    def __init__(self, pieces: AsyncIterator[bytes], length: int | None, tasks: Tasks) -> None:
+        self._pieces = pieces
+        self._missing_bytes = length
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def begin(self, outlet: Outlet) -> None:
+        """See :class:`Upload`."""
+        self._task = self._tasks.spawn(self._run(outlet), "upload")
+
+    def go_on(self) -> None:
+        """See :class:`Upload`."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def stop(self) -> None:
+        """See :class:`Upload`."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, outlet: Outlet) -> None:
+        chunked = self._missing_bytes is None
+        try:
+            while True:
+                outlet.hungry()
+                piece = await anext(self._pieces, None)
+                if piece is None:
+                    break
+                if not piece:
+                    continue  # in chunks, it would be the end
+                self._count(len(piece))
+                outlet.taken()
+                if not outlet.put(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece):
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room
+            if self._missing_bytes:
+                raise InvalidRequest("The request body ended before its declared length.")
+        except Exception as error:
+            self._task = None  # which `stop` would cancel, but it ends here by itself
+            outlet.failed(error)
+            return
+        self._task = None
+        if chunked:
+            outlet.put(b"0\r\n\r\n")
+        outlet.written()
+
+    def _count(self, length: int) -> None:
+        if self._missing_bytes is not None:
+            self._missing_bytes -= length
+            if self._missing_bytes < 0:
+                raise InvalidRequest("The request body goes on beyond its declared length.")

@@ -76,7 +76,8 @@ class OpenAIChat:
             if data is None:
                 continue
             message = _failure(data)
-            if message is None and _NAMED_ERROR.search(events, start, end) is not None:
+            # From the line end before it: what stands first in a search from `start` is not first in `events`.
+            if message is None and _NAMED_ERROR.search(events, max(start - 1, 0), end) is not None:
                 message = data.decode("utf-8", "replace")
             if message is not None:
                 return f"the provider answered with an error: {message[:_MAX_MESSAGE]}"

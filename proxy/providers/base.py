@@ -8,7 +8,7 @@ import msgspec
 from core.errors import UpstreamAnswered
 from core.headers import Headers
 from core.secret import Secret
-from transport.messages import Clocks, UpstreamRequest
+from transport.messages import STRAIGHT, Clocks, ConnectionOptions, UpstreamRequest
 from transport.script import Receive, Script
 
 
@@ -27,6 +27,7 @@ class Call(msgspec.Struct, frozen=True):
     model: str | None
     """The provider's own model name; None for calls that have none (files, batches)."""
     clocks: Clocks
+    options: ConnectionOptions = STRAIGHT
 
 
 class ProviderAdapter(Protocol):

@@ -74,7 +74,9 @@ class OpenAICompatible:
             faults.append(
                 Fault(("base_url",), f"the type `{provider.type}` needs one: add `base_url: http://host:port/v1`")
             )
-        self._base: SplitResult = read_base_url(base_url or "http://unset", faults)
+        base: SplitResult = read_base_url(base_url or "http://unset", faults)
+        self._base = f"{base.scheme}://{base.netloc}{base.path}"
+        self._query = base.query
         options = read_options(provider.options, vendor.options, faults)
         extra = dict(options.headers()) | dict(read_headers(provider.headers, faults))
         if faults:
@@ -85,9 +87,8 @@ class OpenAICompatible:
 
     def url(self, path: str, query: str = "") -> str:
         """``base_url``'s path with ``path`` after it; its query, if it has one, before ``query``."""
-        base = self._base
-        queries = "&".join(part for part in (base.query, query) if part)
-        return f"{base.scheme}://{base.netloc}{base.path}{path}" + (f"?{queries}" if queries else "")
+        queries = "&".join(part for part in (self._query, query) if part)
+        return f"{self._base}{path}?{queries}" if queries else f"{self._base}{path}"
 
     def prepare(self, call: Call, api_key: Secret | None) -> UpstreamRequest:
         """Bearer authentication, then the entry's own ``headers``, which win over all others."""
@@ -100,7 +101,13 @@ class OpenAICompatible:
             fields.append(("authorization", f"Bearer {api_key.reveal()}"))
         fields.extend(self._extra)
         return UpstreamRequest(
-            call.method, self.url(call.path, call.query), Headers(fields), call.body, call.body_length, call.clocks
+            call.method,
+            self.url(call.path, call.query),
+            Headers(fields),
+            call.body,
+            call.body_length,
+            call.clocks,
+            call.options,
         )
 
     def classify(self, status: int, headers: Headers, body: bytes) -> UpstreamAnswered:

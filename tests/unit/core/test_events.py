@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 import core.events
-from core.events import EVENTS, ConfigApplied, Event, Events, GatewayStarted, RequestCompleted
+from core.events import EVENTS, ConfigApplied, Event, Events, GatewayStarted, RequestCompleted, RequestStarted
 from core.usage import Usage
 
 VALUES: dict[object, object] = {
@@ -57,6 +57,25 @@ def test_every_observer_is_told_in_order() -> None:
     event = GatewayStarted(address="a", revision="r")
     events.emit(event)
     assert [(1, event), (2, event)] == told
+
+
+def test_an_observer_is_told_of_what_it_subscribed_to_alone() -> None:
+    told: list[tuple[str, Event]] = []
+    events = Events()
+    events.subscribe(lambda event: told.append(("two", event)), ConfigApplied, RequestStarted)
+    events.subscribe(lambda event: told.append(("all", event)))
+    events.subscribe(lambda event: told.append(("one", event)), RequestStarted)
+    started, applied, unlisted = RequestStarted(endpoint="chat"), made(ConfigApplied), Event()
+    for event in (started, applied, unlisted):
+        events.emit(event)
+    assert [
+        ("two", started),
+        ("all", started),
+        ("one", started),
+        ("two", applied),
+        ("all", applied),
+        ("all", unlisted),
+    ] == told
 
 
 def test_an_observer_that_fails_is_logged_and_harms_nobody(expect_log: Any) -> None:

@@ -8,9 +8,23 @@ from core.clock import ManualClock
 from core.events import RequestCompleted, RequestFailed
 from core.headers import Headers
 from core.usage import Usage
-from proxy.delivery import ONE_WRITE_BYTES
+from proxy.delivery import AT_ONCE_BYTES
 from proxy.endpoints import Endpoint, find
-from tests.exchange import DONE, JSON, SHARED, SSE, TOKEN, MemoryExchange, Plane, Provider, answer, authorized, stream
+from tests.exchange import (
+    DONE,
+    JSON,
+    SHARED,
+    SSE,
+    TOKEN,
+    MemoryExchange,
+    Plane,
+    Provider,
+    answer,
+    authorized,
+    request,
+    stream,
+    until,
+)
 from transport.messages import UpstreamRequest
 from transport.script import Head, Receive, Received, Script, Send, Step
 
@@ -213,11 +227,16 @@ async def test_a_packed_stream_passes_as_it_is() -> None:
     assert isinstance(gateway.record, RequestCompleted)
 
 
-async def test_a_large_answer_goes_out_as_the_client_takes_it() -> None:
-    body = b'{"x":"' + b"y" * ONE_WRITE_BYTES + b'"}'
-    gateway = Plane(Provider("up", [answer(body)]))
-    exchange = await gateway.post({"model": "m"})
-    assert ["start 200", "write", "finish"] == exchange.transcript
+async def test_a_large_answer_is_under_way_until_its_client_has_taken_it() -> None:
+    body = b'{"x":"' + b"y" * AT_ONCE_BYTES + b'"}'
+    gateway, exchange = Plane(Provider("up", [answer(body)])), request()
+    exchange.takes.clear()
+    task = gateway.begin(exchange)
+    await until(lambda: exchange.started)
+    assert ["start 200"] == exchange.transcript
+    exchange.takes.set()
+    await task
+    assert ["start 200", "finish"] == exchange.transcript
     assert (body, str(len(body))) == (exchange.body, exchange.field("content-length"))
 
 

@@ -11,7 +11,7 @@ from core.events import RequestFailed, RequestStarted
 from proxy.intake import MAX_MODEL_LENGTH, Limits
 from tests.exchange import LIMITED, SHARED, TOKEN, MemoryExchange, Plane, Provider, answer, authorized, request
 
-LIMITS = Limits(max_body_bytes=2048, max_upload_bytes=4096)
+LIMITS = Limits(max_body_bytes=2048, max_upload_bytes=4096, max_decompressed_bytes=2048)
 GOOD = b'{"model":"m"}'
 
 
@@ -351,7 +351,7 @@ async def test_errors_come_in_the_dialect_of_the_path() -> None:
 @pytest.mark.parametrize("count", [1025, 600_000])
 async def test_a_document_of_more_names_than_any_api_knows_is_refused_at_once(count: int) -> None:
     body = b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}"
-    gateway = Plane(Provider("up", [answer(b"{}")]), limits=Limits(1 << 25, 1 << 25))
+    gateway = Plane(Provider("up", [answer(b"{}")]), limits=Limits(1 << 25, 1 << 25, 1 << 25))
     exchange = await gateway.run(request(body=body))
     assert (400, "invalid_json") == (exchange.status, exchange.json()["error"]["code"])
 

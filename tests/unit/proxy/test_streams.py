@@ -169,10 +169,10 @@ async def test_the_error_of_a_stream_that_breaks_within_a_large_event_stands_alo
     assert exchange.pieces[-1].startswith(b'\n\ndata: {"error":{')
 
 
-async def test_a_first_event_over_the_bound_of_one_write_is_sent_piece_by_piece() -> None:
+async def test_a_first_event_of_any_length_passes_whole() -> None:
     large = b'data: {"x":"' + b"y" * 300_000 + b'"}\n\n'
     exchange = await Plane(Provider("up", [stream(large, DONE)])).post(ASKED)
-    assert (["start 200", "write", "write", "finish"], large + DONE) == (exchange.transcript, exchange.body)
+    assert (["start 200", "write", "finish"], large + DONE) == (exchange.transcript, exchange.body)
 
 
 # The client goes
@@ -273,7 +273,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_recorded(provider: Provide
     exchange = request()
     exchange.gives_up = True
     await gateway.run(exchange)
-    assert ["start 200", "write", "abort"] == exchange.transcript
+    assert ["start 200", "abort"] == [done for done in exchange.transcript if done != "write"]
     assert ("request.failed", "client_closed", 200) == (
         gateway.record.name,
         gateway.record.error_code,
@@ -350,7 +350,7 @@ async def test_a_large_answer_that_the_client_takes_slowly_is_cut_at_the_end_of_
     gateway, exchange = Plane(Provider("up", [answer(b'"' + b"x" * 300_000 + b'"')])), request()
     exchange.takes.clear()
     await cancelled(gateway, exchange, lambda: exchange.pieces)
-    assert (["start 200", "write", "abort"], 200) == (exchange.transcript, gateway.record.status)
+    assert (["start 200", "abort"], 200) == (exchange.transcript, gateway.record.status)
 
 
 async def test_a_request_without_output_is_refused_at_the_end_of_the_drain() -> None:

@@ -1,17 +1,31 @@
 import io
 import json
 import os
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.clock import ManualClock
-from core.events import RequestCompleted, RequestFailed, RequestStarted
+from core.events import Events, RequestCompleted, RequestFailed, RequestStarted
 from telemetry import access_log
-from telemetry.access_log import MAX_TEXT_CHARACTERS, PIPE_BUF, AccessLog, Writer
+from telemetry.access_log import (
+    LINES_AT_ONCE,
+    MAX_TEXT_CHARACTERS,
+    MAX_WRITE_BYTES,
+    PIPE_BUF,
+    AccessLog,
+    Timestamps,
+    Writer,
+    mixes_writes,
+)
 
 Ended = Callable[..., RequestCompleted | RequestFailed]
 ExpectLog = Callable[[str], AbstractContextManager[object]]
@@ -112,6 +126,58 @@ def test_lines_are_written_together_but_none_is_split(recorder: Recorder, ended:
     assert [f"req_{number}" for number in range(100)] == [line["request_id"] for line in recorder.lines]
     assert len(recorder.writes) < 50
     assert all(len(data) <= PIPE_BUF and data.endswith(b"\n") for data in recorder.writes)
+
+
+def test_without_other_processes_writes_are_long(recorder: Recorder, ended: Ended) -> None:
+    log = AccessLog(recorder, ManualClock(), shared=False)
+    for number in range(500):
+        log.observe(ended(request_id=f"req_{number}"))
+    log.close()
+    assert [f"req_{number}" for number in range(500)] == [line["request_id"] for line in recorder.lines]
+    assert all(len(data) <= MAX_WRITE_BYTES and data.endswith(b"\n") for data in recorder.writes)
+    assert max(len(data) for data in recorder.writes) > MAX_WRITE_BYTES / 2
+
+
+def test_a_line_longer_than_a_write_should_be_is_written_alone(recorder: Recorder, ended: Ended) -> None:
+    written(recorder, ended(), ended(request_id="r" * 5000), ended())
+    assert [1, 1, 1] == [data.count(b"\n") for data in recorder.writes]
+
+
+def test_files_and_devices_do_not_mix_writes_but_pipes_and_sockets_do(tmp_path: Path, pipe: tuple[int, int]) -> None:
+    with (tmp_path / "log").open("wb") as file, Path(os.devnull).open("wb") as device, socket.socket() as connection:
+        asked = (file.fileno(), device.fileno(), pipe[1], connection.fileno())
+        assert [False, False, True, True] == [mixes_writes(descriptor) for descriptor in asked]
+
+
+@pytest.mark.parametrize("count", [1, LINES_AT_ONCE - 1, LINES_AT_ONCE, LINES_AT_ONCE + 1, 3 * LINES_AT_ONCE])
+def test_lines_keep_the_order_and_the_times_of_the_requests_ends(recorder: Recorder, ended: Ended, count: int) -> None:
+    clock = ManualClock(time=1_700_000_000.5)
+    log = AccessLog(recorder, clock)
+    for number in range(count):
+        log.observe(ended(request_id=f"req_{number}"))
+        clock.advance(0.25)
+    log.close()
+    shown = [(line["request_id"], datetime.fromisoformat(str(line["time"])).timestamp()) for line in recorder.lines]
+    assert [(f"req_{number}", 1_700_000_000.5 + number * 0.25) for number in range(count)] == shown
+
+
+def test_it_subscribes_to_the_ends_of_requests(recorder: Recorder, ended: Ended) -> None:
+    log = AccessLog(recorder, ManualClock())
+    events = Events()
+    log.subscribe(events)
+    for event in (RequestStarted(endpoint="chat"), ended(), ended(error_code="internal_error", status=500)):
+        events.emit(event)
+    log.close()
+    assert [200, 500] == [line["status"] for line in recorder.lines]
+
+
+@given(st.lists(st.floats(0, 4_102_444_800), min_size=1, max_size=5))
+def test_times_are_cut_to_microseconds(times: list[float]) -> None:
+    timestamps = Timestamps()
+    for now in times:
+        rendered = timestamps.render(now)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", rendered)
+        assert 0 <= now - datetime.fromisoformat(rendered).timestamp() < 2e-6
 
 
 def test_a_line_is_written_without_waiting_for_the_next(ended: Ended) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import re
 import subprocess
@@ -10,12 +11,14 @@ import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import telemetry.metrics
 from core.clock import ManualClock
 from core.events import (
     AttemptFailed,
     ConfigApplied,
     ConfigRejected,
     Event,
+    Events,
     GatewayStarted,
     RequestCompleted,
     RequestFailed,
@@ -23,8 +26,9 @@ from core.events import (
     TargetCooled,
 )
 from core.usage import Usage
-from telemetry.metrics import Metrics
+from telemetry.metrics import Metrics, forget_worker
 from telemetry.registry import METRICS, Kind
+from telemetry.tallies import Tallies
 
 ROOT = Path(__file__).parents[3]
 Ended = Callable[..., RequestCompleted | RequestFailed]
@@ -246,23 +250,25 @@ def test_a_directory_for_workers_must_be_known_before_the_library_is(tmp_path: P
 
 
 WORKER = """
-    import sys
+    import asyncio, contextlib, sys
     from core.clock import SystemClock
     from core.events import ConfigApplied, ConfigRejected, RequestStarted
     from telemetry.metrics import Metrics, forget_worker
 
-    directory, role = sys.argv[1:]
-    metrics = Metrics(SystemClock(), directory)
+    directory, name, role = sys.argv[1:]
+    metrics = Metrics(SystemClock(), directory, name)
     for revision in ("old", "new"):
         metrics.observe(ConfigApplied(revision=revision, trigger="start", duration_seconds=0.1))
     metrics.observe(RequestStarted(endpoint="chat"))
     if role == "rejects":
         metrics.observe(ConfigRejected(trigger="watch", faults=("one",)))
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(metrics.run(), 0.01))
     print("ready", flush=True)
     sys.stdin.readline()
     if role == "renders":
         sys.stdout.write(metrics.render()[1].decode())
-        forget_worker(directory, int(sys.stdin.readline()))
+        forget_worker(directory, sys.stdin.readline().strip())
         sys.stdout.write("# EOF\\n")
         sys.stdout.write(metrics.render()[1].decode())
 """
@@ -271,9 +277,9 @@ WORKER = """
 def test_one_worker_answers_for_all_and_forgets_the_dead(tmp_path: Path) -> None:
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
 
-    def start(role: str) -> subprocess.Popen[str]:
+    def start(name: str, role: str) -> subprocess.Popen[str]:
         worker = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(WORKER), str(tmp_path), role],
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(WORKER), str(tmp_path), name, role],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -283,10 +289,12 @@ def test_one_worker_answers_for_all_and_forgets_the_dead(tmp_path: Path) -> None
         assert "ready\n" == worker.stdout.readline()
         return worker
 
-    other = start("rejects")
-    renderer = start("renders")
+    # Names that begin alike: the tenth life of a worker is not its first.
+    other = start("1.1", "rejects")
+    renderer = start("1.10", "renders")
+    assert {"1.1", "1.10"} == {path.stem.split("_")[-1] for path in tmp_path.iterdir()}
     other.communicate("\n", timeout=20)
-    output, _ = renderer.communicate(f"\n{other.pid}\n", timeout=20)
+    output, _ = renderer.communicate("\n1.1\n", timeout=20)
     both, one = (samples_in(text) for text in output.split("# EOF\n"))
     assert 2 == both["sluice_requests_in_flight", ("chat",)]
     assert 4 == both["sluice_config_reloads_total", ("applied", "start")]
@@ -296,3 +304,45 @@ def test_one_worker_answers_for_all_and_forgets_the_dead(tmp_path: Path) -> None
     assert 1 == one["sluice_requests_in_flight", ("chat",)]
     assert 1 == one["sluice_config_last_reload_successful", ()]
     assert 4 == one["sluice_config_reloads_total", ("applied", "start")]
+
+
+@pytest.mark.parametrize("name", ["", "1_2", "*", "[1]", "../1", "1\n"])
+def test_a_workers_name_that_is_no_part_of_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="worker's name"):
+        forget_worker(str(tmp_path), name)
+
+
+async def test_what_is_counted_is_passed_on_while_it_runs_and_at_its_end(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry.metrics, "FOLD_SECONDS", 0.001)
+    # What another worker would read: prometheus_client's own values.
+    own = prometheus_client.CollectorRegistry()
+    tallies = metrics._tallies = Tallies(own)
+
+    def in_flight() -> float | None:
+        return own.get_sample_value("sluice_requests_in_flight", {"endpoint": "chat"})
+
+    task = asyncio.ensure_future(metrics.run())
+    tallies.started(RequestStarted(endpoint="chat"))
+    async with asyncio.timeout(5):
+        while in_flight() != 1:
+            await asyncio.sleep(0.001)
+    monkeypatch.setattr(telemetry.metrics, "FOLD_SECONDS", 60)
+    await asyncio.sleep(0.01)
+    tallies.started(RequestStarted(endpoint="chat"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 2 == in_flight()
+
+
+def test_it_subscribes_to_what_it_counts(metrics: Metrics, ended: Ended) -> None:
+    events = Events()
+    metrics.subscribe(events)
+    for event in (RequestStarted(endpoint="chat"), ended(), ended(error_code="internal_error"), applied("one")):
+        events.emit(event)
+    events.emit(GatewayStarted(address="127.0.0.1:8080", revision="one"))
+    samples = samples_of(metrics)
+    assert 2 == samples["sluice_requests_total", ("chat", "gpt-4o*", "openai", "gold", "200", "team")]
+    assert 1 == samples["sluice_config_reloads_total", ("applied", "watch")]

@@ -2,92 +2,79 @@ import errno
 import socket
 import ssl
 
-import aiohttp
+import httptools
 import pytest
-from aiohttp import http_exceptions
-from aiohttp.client_reqrep import ConnectionKey, RequestInfo
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from core.errors import ConnectFailed, ConnectTimeout, Delivered, UpstreamCut, UpstreamError, UpstreamMalformed
 from transport import failures
 
 HOST = "internal-host.example"
-KEY = ConnectionKey(HOST, 8443, True, True, None, None, None, None)
-SECRET = "sk-planted-4711"
 
 
-def connector_error(error: OSError) -> aiohttp.ClientConnectorError:
-    return aiohttp.ClientConnectorError(KEY, error)
-
-
-def response_error() -> aiohttp.ClientResponseError:
-    headers = CIMultiDictProxy(CIMultiDict({"Authorization": f"Bearer {SECRET}"}))
-    error = aiohttp.ClientResponseError(RequestInfo(URL("http://x"), "POST", headers, URL("http://x")), ())
-    error.__cause__ = http_exceptions.BadStatusLine("SSH-2.0")
-    return error
-
-
+@pytest.mark.parametrize("peer", ["provider", "proxy"])
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (connector_error(ConnectionRefusedError(errno.ECONNREFUSED, "refused")), ConnectFailed, "refused"),
-        (connector_error(ConnectionResetError(errno.ECONNRESET, "reset")), ConnectFailed, "while it was being made"),
-        (connector_error(OSError(errno.ENETUNREACH, "unreachable")), ConnectFailed, "no network route"),
-        (connector_error(OSError(errno.EMFILE, "too many open files")), ConnectFailed, "no file descriptor"),
-        (connector_error(OSError(errno.EACCES, "denied")), ConnectFailed, "No connection"),
-        (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(-2, "unknown")), ConnectFailed, "could not be resolved"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, f"refused by {HOST}"), ConnectFailed, "The {} refused"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), ConnectFailed, "The {} closed"),
+        (ConnectionAbortedError("SSL handshake is taking longer than 60.0 seconds"), ConnectFailed, "The {} closed"),
+        (OSError(errno.ENETUNREACH, f"unreachable: {HOST}"), ConnectFailed, "no network route to the {}"),
         (
-            aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "bad")),
+            OSError(errno.EMFILE, "too many open files"),
             ConnectFailed,
-            "certificate",
+            "no file descriptor left for a connection to the {}",
         ),
-        (aiohttp.ClientConnectorSSLError(KEY, ssl.SSLError(1, "handshake")), ConnectFailed, "TLS"),
-        (aiohttp.ClientConnectionError("Connector is closed."), ConnectFailed, "No connection"),
-        (aiohttp.ConnectionTimeoutError("slow"), ConnectTimeout, "in time"),
-        (TimeoutError(), ConnectTimeout, "in time"),
+        (OSError(errno.EACCES, "denied"), ConnectFailed, "No connection to the {}"),
+        (socket.gaierror(-2, f"unknown: {HOST}"), ConnectFailed, "The {}'s host name could not be resolved"),
+        (UnicodeError(f"label too long: {HOST}"), ConnectFailed, "The {}'s host name could not be resolved"),
+        (ssl.SSLCertVerificationError(1, f"bad: {HOST}"), ConnectFailed, "The {}'s TLS certificate"),
+        (ssl.SSLError(1, "handshake"), ConnectFailed, "TLS with the {}"),
+        (TimeoutError(errno.ETIMEDOUT, f"slow: {HOST}"), ConnectTimeout, "in time"),
     ],
     ids=repr,
 )
-def test_before_a_connection_nothing_was_delivered(error: Exception, kind: type[UpstreamError], words: str) -> None:
-    failed = failures.connect_failure(error)
+def test_before_a_connection_nothing_was_delivered(
+    error: Exception, kind: type[UpstreamError], words: str, peer: str
+) -> None:
+    failed = failures.connect_failure(error, peer)
     assert kind is type(failed)
     assert Delivered.NO is failed.delivered
-    assert words in failed.message
+    assert words.format(peer) in failed.message
     assert HOST not in failed.message
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (aiohttp.ServerDisconnectedError(), UpstreamCut),
-        (aiohttp.ClientOSError(errno.ECONNRESET, f"reset by {HOST}"), UpstreamCut),
-        (aiohttp.ClientConnectionResetError("Cannot write to closing transport"), UpstreamCut),
-        (aiohttp.ClientPayloadError("not completed"), UpstreamCut),
+        (None, UpstreamCut),
+        (ConnectionResetError(errno.ECONNRESET, f"reset by {HOST}"), UpstreamCut),
         (ssl.SSLError(1, "record layer failure"), UpstreamCut),
         (BrokenPipeError(errno.EPIPE, "broken pipe"), UpstreamCut),
-        (response_error(), UpstreamMalformed),
-        (http_exceptions.HttpProcessingError(message="bad chunk"), UpstreamMalformed),
+        (httptools.HttpParserError("bad chunk"), UpstreamMalformed),
+        (httptools.HttpParserInvalidStatusError("bad status"), UpstreamMalformed),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
-def test_on_a_connection_the_request_may_have_been_delivered(error: Exception, kind: type[UpstreamError]) -> None:
+def test_on_a_connection_the_request_may_have_been_delivered(
+    error: Exception | None, kind: type[UpstreamError]
+) -> None:
     failed = failures.exchange_failure(error)
     assert kind is type(failed)
+    assert error is failed.__cause__
     assert Delivered.MAYBE is failed.delivered
     assert HOST not in failed.message
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("newline"), aiohttp.InvalidURL("x"), aiohttp.NonHttpUrlClientError("ftp:")]
+    "failed",
+    [
+        failures.closing(),
+        failures.connect_timeout(),
+        failures.unusable_options(),
+        failures.unwritable_address(),
+        failures.unwritable_request(),
+    ],
+    ids=str,
 )
-def test_a_request_that_cannot_be_written_was_not_delivered(error: Exception) -> None:
-    assert Delivered.NO is failures.unwritable(error).delivered
-
-
-def test_an_exception_that_renders_our_headers_is_kept_from_the_log() -> None:
-    error = response_error()
-    assert SECRET in repr(error)
-    assert error.__cause__ is failures.for_the_log(error)
-    other = aiohttp.ServerDisconnectedError()
-    assert other is failures.for_the_log(other)
+def test_what_never_was_on_a_connection_was_not_delivered(failed: UpstreamError) -> None:
+    assert Delivered.NO is failed.delivered

@@ -1,0 +1,177 @@
+"""What a client may take its time with, and what happens when it takes longer."""
+
+import asyncio
+import socket
+import tracemalloc
+
+import pytest
+
+from tests.wire import Client, Door, Request, Wire, answer_nothing
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+SOON = 0.1
+
+
+async def test_a_connection_that_sends_nothing_is_closed_silently(wire: Wire) -> None:
+    await wire.serve(Door(), header_seconds=SOON)
+    assert b"" == await (await wire.client()).rest()
+
+
+async def test_a_head_that_never_ends_is_answered_with_408(wire: Wire) -> None:
+    await wire.serve(Door(), header_seconds=SOON)
+    client = await wire.client()
+
+    async def drip() -> None:
+        for byte in GET * 2:
+            client.send(bytes([byte]))
+            await asyncio.sleep(SOON / 10)
+
+    dripping = asyncio.ensure_future(drip())
+    answer = await client.answer()
+    dripping.cancel()
+    assert 408 == answer.status
+    assert b"request_timeout" in answer.body
+    assert "close" == answer.headers["connection"]
+    assert b"" == await client.rest()
+
+
+async def test_an_idle_connection_is_closed_silently(wire: Wire) -> None:
+    await wire.serve(Door(), keep_alive_seconds=SOON, header_seconds=30)
+    client = await wire.client()
+    client.send(GET)
+    assert 200 == (await client.answer()).status
+    assert b"" == await client.rest()
+
+
+async def test_a_second_head_that_never_ends_is_answered_with_408(wire: Wire) -> None:
+    await wire.serve(Door(), keep_alive_seconds=30, header_seconds=SOON)
+    client = await wire.client()
+    client.send(GET + GET[:-1])
+    assert [200, 408] == [(await client.answer()).status for _ in range(2)]
+
+
+async def test_a_body_that_stalls_is_answered_with_408(wire: Wire) -> None:
+    door = Door()
+    await wire.serve(door, body_idle_seconds=SOON)
+    for sent in (POST, POST + b"1"):
+        client = await wire.client()
+        client.send(sent)
+        answer = await client.answer()
+        assert 408 == answer.status
+        assert b"" == await client.rest()
+    assert [["head", "close"], ["head", "data", "close"]] == [request.calls for request in door.requests]
+
+
+async def test_a_body_that_drips_is_not_stalled(wire: Wire) -> None:
+    await wire.serve(Door(), body_idle_seconds=SOON)
+    client = await wire.client()
+    client.send(POST)
+    for _ in range(5):
+        await asyncio.sleep(SOON / 2)
+        client.send(b"x")
+    assert b"POST /p xxxxx" == (await client.answer()).body
+
+
+async def test_a_delegate_may_answer_a_stalled_body_itself(wire: Wire) -> None:
+    class Own(Request):
+        def body_stalled(self) -> None:
+            self.connection.start_answer(400, [], b"mine", complete=True)
+
+    await wire.serve(Door(kind=Own), body_idle_seconds=SOON)
+    assert b"mine" == (await wire.exchange(POST)).body
+
+
+async def test_a_body_that_stalls_inside_the_answer_cuts_it(wire: Wire) -> None:
+    class Early(Request):
+        def data_received(self, chunk: bytes) -> None:
+            self.connection.start_answer(200, [], b"beginning", complete=False)
+
+    await wire.serve(Door(kind=Early), body_idle_seconds=SOON)
+    client = await wire.client()
+    client.send(POST + b"1")
+    with pytest.raises(asyncio.IncompleteReadError):
+        await client.answer()
+
+
+async def test_no_clock_runs_while_an_answer_is_awaited(wire: Wire) -> None:
+    door = Door(answer_nothing)
+    await wire.serve(door, header_seconds=SOON, body_idle_seconds=SOON, keep_alive_seconds=SOON, send_idle_seconds=SOON)
+    client = await wire.client()
+    client.send(POST + b"hello")
+    request = await door.request()
+    await asyncio.sleep(SOON * 3)
+    request.connection.start_answer(200, [], b"at last", complete=True)
+    assert b"at last" == (await client.answer()).body
+
+
+async def fill(wire: Wire, door: Door) -> tuple[Client, Request]:
+    client = await wire.client()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
+    client.send(GET)
+    request = await door.request()
+    await request.ended.wait()
+    request.connection.start_answer(200, [], complete=False)
+    while request.connection.send(b"x" * 65536):
+        pass
+    return client, request
+
+
+async def test_a_client_that_takes_nothing_is_given_up(wire: Wire) -> None:
+    door = Door(answer_nothing)
+    await wire.serve(door, send_idle_seconds=SOON)
+    _, request = await fill(wire, door)
+    with pytest.raises(ConnectionError):
+        await request.connection.drained()
+    assert ["head", "finish", "close"] == request.calls
+
+
+async def test_a_client_that_takes_something_is_waited_for(wire: Wire) -> None:
+    door = Door(answer_nothing)
+    await wire.serve(door, send_idle_seconds=SOON * 5)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", wire.port))
+        client.send(GET)
+        request = await door.request()
+        await request.ended.wait()
+        request.connection.start_answer(200, [], b"x" * 4_000_000, complete=False)
+        drained = asyncio.ensure_future(request.connection.drained())
+        while not drained.done():
+            await loop.sock_recv(client, 100_000)
+            await asyncio.sleep(SOON / 5)
+        await drained
+    assert loop.time() - began > SOON * 5
+
+
+@pytest.mark.parametrize("how", ["cut", "close", "complete"])
+async def test_closing_waits_no_longer_for_a_client_that_takes_nothing(wire: Wire, how: str) -> None:
+    door = Door(answer_nothing)
+    await wire.serve(door, send_idle_seconds=SOON)
+    _, request = await fill(wire, door)
+    connection = request.connection
+    if how == "complete":
+        connection.close_after_answer()
+        connection.finish()
+    else:
+        getattr(connection, how)()
+    await wire.until(lambda: bool(wire.over))
+
+
+async def test_a_silent_connection_costs_little(wire: Wire) -> None:
+    await wire.serve(Door())
+    await (await wire.client()).close()
+    await wire.until(lambda: len(wire.over) == 1)
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            await wire.client()
+        await wire.until(lambda: len(wire.connections) == 201)
+        await asyncio.sleep(0.05)
+        snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, "*/transport/*")])
+    finally:
+        tracemalloc.stop()
+    assert sum(line.size for line in snapshot.statistics("filename")) / 200 < 1500

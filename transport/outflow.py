@@ -1,0 +1,109 @@
+"""What leaves through a transport: backpressure, and a clock for clients that take nothing."""
+
+import asyncio
+from abc import abstractmethod
+
+from tornado.iostream import StreamClosedError
+
+from transport.clock import LazyTimer
+
+# uvloop's low mark is 16 bytes unless it is set.
+HIGH_MARK_BYTES = 64 * 1024
+LOW_MARK_BYTES = 16 * 1024
+
+
+class Outflow:
+    """The writing side of a transport. The subclass is its protocol and sets ``_transport``."""
+
+    __slots__ = (
+        "_full",
+        "_loop",
+        "_send_idle_seconds",
+        "_send_mark",
+        "_send_timer",
+        "_transport",
+        "_waiters",
+        "closed",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, send_idle_seconds: float) -> None:
+        """``send_idle_seconds``: how long the other end may take nothing of what is written."""
+        self._loop = loop
+        self._send_idle_seconds = send_idle_seconds
+        self.closed = False
+        """Nobody is there any more; what is written goes nowhere."""
+        self._full = False
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._send_timer: LazyTimer | None = None
+        self._send_mark = 0
+
+    @abstractmethod
+    def _gone(self) -> None:
+        """The connection is lost or given up: tell whom it concerns."""
+
+    def abort(self) -> None:
+        """Close at once, whatever is still to be sent."""
+        if not self.closed:
+            self.closed = True
+            self._gone()
+        self._transport.abort()
+
+    def _flow(self) -> asyncio.Future[None]:
+        """Done when more may be written; fails with StreamClosedError when the connection goes."""
+        flow = self._loop.create_future()
+        if self.closed:
+            flow.set_exception(StreamClosedError())
+            flow.exception()  # nobody has to look at it
+        elif not self._full:
+            flow.set_result(None)
+        elif self._waiters is None:
+            self._waiters = [flow]
+        else:
+            self._waiters.append(flow)
+        return flow
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._start_send_clock()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._send_timer is not None:
+            self._send_timer.clear()
+        waiters, self._waiters = self._waiters, None
+        for flow in waiters or ():
+            if not flow.done():
+                flow.set_result(None)
+
+    def _start_send_clock(self) -> None:
+        if self._send_timer is None:
+            self._send_timer = LazyTimer(self._loop, self._send_expired)
+        self._send_mark = self._transport.get_write_buffer_size()
+        self._send_timer.set(self._send_idle_seconds)
+
+    def _send_expired(self) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left < self._send_mark:
+            # It takes something, if slowly.
+            self._start_send_clock()
+        elif left:
+            self.abort()
+
+    def _close(self) -> None:
+        """Close when all is sent; a client that takes nothing is given up."""
+        if self._transport.get_write_buffer_size():
+            self._start_send_clock()
+        self._transport.close()
+
+    def _flow_lost(self) -> None:
+        """The connection is lost."""
+        if self._send_timer is not None:
+            self._send_timer.close()
+            self._send_timer = None
+        waiters, self._waiters = self._waiters, None
+        for flow in waiters or ():
+            if not flow.done():
+                flow.set_exception(StreamClosedError())
+                flow.exception()
