@@ -20,7 +20,7 @@ _ACCEPTS_A_TURN = _BACKLOG
 _ACCEPT_PAUSE_SECONDS = 0.1
 # Another worker's turn: how soon to look whether it took it, and how long to wait for that at most.
 _SPREAD_PAUSE_SECONDS = 0.002
-_SPREAD_PATIENCE_SECONDS = 0.01
+_SPREAD_PATIENCE_SECONDS = 0.03
 _HANDSHAKE_SECONDS = 10.0
 # A connection beyond the limit is told so, and closed a little later: at once would take the words from its hands.
 _FAREWELL_SECONDS = 0.5

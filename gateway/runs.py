@@ -93,26 +93,26 @@ class RuntimeFolder:
             raise PermissionError(f"{self.path} is not a folder of this user alone: remove it, or set {RUNTIME_DIR}")
 
     def record(self, record: RunRecord) -> RunFile:
-        """Keep ``record`` of this process.
+        """Keep ``record`` of this process; those of ended ones are removed.
 
         Raises:
             OSError: it cannot be written.
         """
         with self._locked():
+            for file in self._records():
+                if not _is_held(file):
+                    file.unlink(missing_ok=True)
             return RunFile(self.path / f"{record.pid}{_RECORD_SUFFIX}", record, self._locked)
 
     def running(self) -> list[RunRecord]:
-        """Every gateway that runs; what those have left that run no more is removed."""
-        records = []
+        """Every gateway that runs."""
+        running = []
         with self._locked():
-            for file in sorted(self.path.glob(f"*{_RECORD_SUFFIX}")):
-                if _is_held(file):
-                    # One that ends meanwhile, or that other code has written, is left out.
-                    with contextlib.suppress(msgspec.MsgspecError, FileNotFoundError):
-                        records.append(msgspec.json.decode(file.read_bytes(), type=RunRecord))
-                else:
-                    file.unlink(missing_ok=True)
-        return records
+            for file in filter(_is_held, self._records()):
+                # One that ends meanwhile, or that other code has written, is left out.
+                with contextlib.suppress(msgspec.MsgspecError, FileNotFoundError):
+                    running.append(msgspec.json.decode(file.read_bytes(), type=RunRecord))
+        return running
 
     def private_folder(self) -> "PrivateFolder":
         """A new, empty folder of this process and its workers; those of ended ones are removed.
@@ -125,6 +125,9 @@ class RuntimeFolder:
                 if not _is_held(left):
                     shutil.rmtree(left, ignore_errors=True)
             return PrivateFolder(self.path)
+
+    def _records(self) -> list[Path]:
+        return sorted(self.path.glob(f"*{_RECORD_SUFFIX}"))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -75,7 +75,6 @@ class Server:
         self._take_signals()
         background = resources.background
         background.spawn(self.reloader.watch(), "watch")
-        background.spawn(resources.metrics.run(), "metrics")
         background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")
         background.spawn(resources.metrics.run(), "metrics")
         generation = self.reloader.current()

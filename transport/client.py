@@ -15,7 +15,7 @@ from transport.decoding import DecodedAnswer, decoded
 from transport.dialing import Dialer
 from transport.messages import ConnectionOptions, UpstreamRequest
 from transport.pool import Origin, Pool, PoolLimits
-from transport.provider_connection import ProviderConnection
+from transport.provider_connection import NotSent, ProviderConnection
 from transport.request_head import parse_url, render
 from transport.upload import WHOLE_BYTES, SlicedUpload, StreamedUpload, Upload
 
@@ -70,15 +70,19 @@ class HttpClient:
             data = render(method, start, request.headers, body is not None, request.body_length)
             if body is not None:
                 upload = StreamedUpload(body, request.body_length, self._tasks)
-        connection = origin.take()
-        if connection is None:
-            connection = await self._connect(origin, request.clocks.connect_seconds)
-        head = connection.begin(data, method == "HEAD", request.clocks, upload)
-        try:
-            answer = await head
-        except asyncio.CancelledError:
-            _give_up(connection, head)
-            raise
+        while True:
+            connection = origin.take()
+            if connection is None:
+                connection = await self._connect(origin, request.clocks.connect_seconds)
+            head = connection.begin(data, method == "HEAD", request.clocks, upload)
+            try:
+                answer = await head
+            except NotSent:
+                continue
+            except asyncio.CancelledError:
+                _give_up(connection, head)
+                raise
+            break
         if (
             answer.headers.get("content-encoding") is not None
             and request.headers.get("accept-encoding") == "identity"

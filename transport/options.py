@@ -67,7 +67,11 @@ def check_connection_options(options: ConnectionOptions) -> None:
     """
     if options.proxy_url is not None:
         parse_proxy_url(options.proxy_url)
-    _make_context(options)
+    if options.ca_file is not None:
+        _make_context(options)
+    else:
+        # Without the system's authorities: they are not the options' fault, and take long to read.
+        _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), options)
 
 
 class TlsContexts:
@@ -126,11 +130,16 @@ def _stamp(name: str) -> object:
 def _make_context(options: ConnectionOptions) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except OSError as error:  # which ssl.SSLError is
         raise CannotConnect("ca", f"the authorities cannot be read: {_said(error)}") from error
     context.set_alpn_protocols(["http/1.1"])
+    _show(context, options)
+    return context
+
+
+def _show(context: ssl.SSLContext, options: ConnectionOptions) -> None:
     if options.cert_file is None:
-        return context
+        return
     try:
         if b"-----BEGIN CERTIFICATE-----" not in Path(options.cert_file).read_bytes():
             raise CannotConnect("cert", "the certificate is not in PEM form")
@@ -141,7 +150,6 @@ def _make_context(options: ConnectionOptions) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         key = "cert" if options.key_file is None else "key"
         raise CannotConnect(key, f"the certificate's key cannot be used: {_said(error)}") from error
-    return context
 
 
 def _no_password() -> str:

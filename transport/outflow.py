@@ -6,6 +6,7 @@ from abc import abstractmethod
 from tornado.iostream import StreamClosedError
 
 from transport.clock import LazyTimer
+from transport.turn import turn_of
 
 # uvloop's low mark is 16 bytes unless it is set.
 HIGH_MARK_BYTES = 64 * 1024
@@ -17,11 +18,14 @@ class Outflow:
 
     __slots__ = (
         "_full",
+        "_gathered",
         "_loop",
+        "_out",
         "_send_idle_seconds",
         "_send_mark",
         "_send_timer",
         "_transport",
+        "_turn",
         "_waiters",
         "closed",
     )
@@ -35,6 +39,10 @@ class Outflow:
         self.closed = False
         """Nobody is there any more; what is written goes nowhere."""
         self._full = False
+        self._turn = turn_of(loop)
+        self._out: list[bytes | memoryview] = []
+        """Written in this turn of the event loop."""
+        self._gathered = 0
         self._waiters: list[asyncio.Future[None]] | None = None
         self._send_timer: LazyTimer | None = None
         self._send_mark = 0
@@ -49,6 +57,33 @@ class Outflow:
             self.closed = True
             self._gone()
         self._transport.abort()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        """Send ``data`` at the end of this turn; at once where so much has gathered that the turn may be a long one."""
+        out = self._out
+        if not out:
+            self._gathered = 0
+            self._turn.join(self)
+        out.append(data)
+        self._gathered += len(data)
+        if self._gathered > HIGH_MARK_BYTES:
+            self.send_out()
+
+    def send_out(self) -> None:
+        """See :class:`transport.turn.Writer`."""
+        out = self._out
+        if not out:
+            return
+        transport = self._transport
+        if transport.is_closing():
+            out.clear()
+        elif len(out) == 1:
+            data = out[0]
+            out.clear()
+            transport.write(data)
+        else:
+            self._out = []
+            transport.writelines(out)
 
     def _flow(self) -> asyncio.Future[None]:
         """Done when more may be written; fails with StreamClosedError when the connection goes."""
@@ -93,6 +128,7 @@ class Outflow:
 
     def _close(self) -> None:
         """Close when all is sent; a client that takes nothing is given up."""
+        self.send_out()
         if self._transport.get_write_buffer_size():
             self._start_send_clock()
         self._transport.close()

@@ -7,9 +7,6 @@
     IDLE ──begin──▶ HEAD (first_byte_seconds) ──there──▶ BODY (idle_seconds while somebody waits)
      │               │                                    │
      └───────────────┴── the connection's end, a clock, a fault, close ──┴──▶ CLOSED
-
-The parser is llhttp's. It does what it is good at, finding the ends of things and refusing what is not HTTP, and calls
-back little: pieces of a body go straight into a list, and a head is read from the bytes themselves.
 """
 
 import asyncio
@@ -17,26 +14,22 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, Protocol, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
+from core.errors import UpstreamError
 from transport import failures
 from transport.answer import Answer
-from transport.answer_head import MAX_HEAD_BYTES, kept_seconds, read_head
+from transport.answer_head import kept_seconds
+from transport.answer_parser import AnswerParser
 from transport.clock import LazyTimer
 from transport.messages import Clocks
+from transport.turn import turn_of
 from transport.upload import Upload
 
-_MAX_INTERIM: Final = 16
-"""Interim answers to one request (RFC 9110 section 15.2). A provider has use for two or three: 100, 102, 103."""
 _MAX_UNREAD_BYTES: Final = 64 * 1024
 """Taken from the provider while nobody reads, not counting the last reading of the socket."""
 _MAX_BARREN_BYTES: Final = 64 * 1024
 """Framing without a byte of the body in between: chunk extensions, trailers."""
 _HIGH_MARK_BYTES: Final = 64 * 1024
 _LOW_MARK_BYTES: Final = 16 * 1024
-_END_OF_HEAD: Final = b"\r\n\r\n"
-_SWITCHING_PROTOCOLS: Final = 101
-_NO_PARSER: Final = HttpResponseParser(None)
 
 
 class Phase(Enum):
@@ -69,8 +62,8 @@ class Keeper(Protocol):
         ...
 
 
-class _Unexpected(Exception):
-    """Raised inside the parser: what comes now is not part of the answer."""
+class NotSent(Exception):
+    """The connection has ended before the first byte of the request was written: another will do."""
 
 
 class ProviderConnection(asyncio.Protocol):
@@ -79,28 +72,23 @@ class ProviderConnection(asyncio.Protocol):
     __slots__ = (
         "_answer",
         "_barren_bytes",
-        "_begun",
         "_clocks",
-        "_complete",
-        "_excess",
         "_full",
-        "_held",
         "_keep_seconds",
         "_keeper",
         "_keeps",
         "_loop",
-        "_method_is_head",
+        "_out",
         "_parser",
         "_paused",
-        "_pieces",
         "_take",
         "_timer",
         "_transport",
+        "_turn",
         "_unread_bytes",
         "_until_end",
         "_upload",
         "_waiter",
-        "on_body",
         "phase",
     )
 
@@ -110,20 +98,18 @@ class ProviderConnection(asyncio.Protocol):
         self._loop = loop
         self._keeper = keeper
         self._transport: asyncio.Transport | None = None
+        self._turn = turn_of(loop)
+        self._out: bytes | None = None
+        """A request of which no byte is written yet."""
         self._timer = LazyTimer(loop, self._expired)
-        # The parser looks its callbacks up once, when it is made. A piece of the body costs no Python call.
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
-        self._parser = HttpResponseParser(self)
+        self._parser = AnswerParser()
         self._answer: Answer | None = None
         self._waiter: asyncio.Future[Any] | None = None
         self._upload: Upload | None = None
         self._take: Callable[[bytes], bool] | None = None
-        self._held: bytearray | None = None
         self._clocks: Clocks | None = None
-        self._begun = self._unread_bytes = self._barren_bytes = 0
-        self._complete = self._excess = self._until_end = self._keeps = self._method_is_head = False
-        self._paused = self._full = False
+        self._unread_bytes = self._barren_bytes = 0
+        self._until_end = self._keeps = self._paused = self._full = False
         self._keep_seconds = 0.0
 
     def __repr__(self) -> str:
@@ -141,18 +127,32 @@ class ProviderConnection(asyncio.Protocol):
     ) -> "asyncio.Future[Answer]":
         """Write ``data``, a request's head and small body, and then what ``upload`` has. Only when it is `usable`.
 
-        The future gives the answer when its head is there, or raises what became of it.
+        The future gives the answer when its head is there, or raises what became of it: :class:`NotSent`, too.
         """
         self.phase = _HEAD
-        self._method_is_head = method_is_head
+        self._parser.begin(method_is_head)
         self._clocks = clocks
         waiter = self._waiter = self._loop.create_future()
-        cast("asyncio.Transport", self._transport).write(data)
         self._timer.set(clocks.first_byte_seconds)
-        if upload is not None:
+        if upload is None:
+            self._out = data
+            self._turn.join(self)
+        else:
+            cast("asyncio.Transport", self._transport).write(data)
             self._upload = upload
             upload.begin(self)
         return waiter
+
+    def send_out(self) -> None:
+        """See :class:`transport.turn.Writer`."""
+        out, transport = self._out, cast("asyncio.Transport", self._transport)
+        if out is None:
+            return
+        if transport.is_closing():
+            self._fail(NotSent())
+            return
+        self._out = None
+        transport.write(out)
 
     def give_up(self) -> None:
         """Close now: whatever it still has to write, and without TLS's farewell."""
@@ -169,11 +169,9 @@ class ProviderConnection(asyncio.Protocol):
 
     def take_unread(self) -> bytes:
         """See :class:`transport.answer.Source`."""
-        pieces = self._pieces
-        if not pieces:
+        if not self._parser.pieces:
             return b""
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        piece = self._parser.take()
         self._unread_bytes = 0
         if self._paused:
             self._resume()
@@ -209,36 +207,34 @@ class ProviderConnection(asyncio.Protocol):
             return
         if self.phase is _CLOSED:
             return
-        failure: Exception | None = None
-        try:
-            self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            self._excess = True
-            if not self._complete:
-                failure = self._not_http(error)
+        if self._out is not None:
+            self._fail(NotSent())  # it speaks before it was asked
+            return
+        parser = self._parser
+        failure: Exception | None = parser.feed(data)
         if self.phase is _HEAD:
             if failure is None:
                 self._head_came(data)
             else:
                 self._fail(failure)
             return
-        if self._pieces:
+        if parser.pieces:
             self._barren_bytes = 0
             if self._take is not None:
                 failure = self._hand_on(self._take) or failure
             else:
                 self._unread_bytes += len(data)
-                if self._unread_bytes > _MAX_UNREAD_BYTES and not self._complete:
+                if self._unread_bytes > _MAX_UNREAD_BYTES and not parser.complete:
                     self._pause()
                 self._timer.clear()
                 self._wake()
-        elif not self._complete:
+        elif not parser.complete:
             self._barren_bytes += len(data)
             if self._barren_bytes > _MAX_BARREN_BYTES:
                 failure = failures.malformed()
         if failure is not None:
             self._fail(failure)
-        elif self._complete and self.phase is _BODY:
+        elif parser.complete and self.phase is _BODY:
             self._completed()
 
     def eof_received(self) -> None:
@@ -259,19 +255,6 @@ class ProviderConnection(asyncio.Protocol):
         self._full = False
         if self._upload is not None:
             self._upload.go_on()
-
-    # What the parser says
-
-    def on_message_begin(self) -> None:
-        """The first byte of a message."""
-        self._begun += 1
-        if self._complete or self._begun > _MAX_INTERIM + 1:
-            raise _Unexpected
-
-    def on_message_complete(self) -> None:
-        """The last byte of a message."""
-        if self._parser.get_status_code() >= 200:
-            self._complete = True
 
     # What an upload says (see :class:`transport.upload.Outlet`); its clocks end when an answer begins
 
@@ -305,36 +288,15 @@ class ProviderConnection(asyncio.Protocol):
 
     def _head_came(self, data: bytes) -> None:
         """``data`` is in the parser; take the head from it, if it is whole, and go on to the body."""
-        raw: bytes | bytearray = data
-        searched = 0
-        if self._held is not None:
-            searched = max(0, len(self._held) - len(_END_OF_HEAD) + 1)
-            raw = self._held
-            raw += data
+        parser = self._parser
         try:
-            while True:
-                end = raw.find(_END_OF_HEAD, searched)
-                if end < 0:
-                    if len(raw) > MAX_HEAD_BYTES:
-                        raise failures.malformed("The head of the provider's answer is too large.")
-                    self._held = raw if isinstance(raw, bytearray) else bytearray(raw)
-                    return
-                status, headers, delimited, self._keeps = read_head(raw, end, self._method_is_head)
-                if status >= 200:
-                    break
-                if status == _SWITCHING_PROTOCOLS:
-                    raise self._not_http(None)
-                raw = raw[end + len(_END_OF_HEAD) :]
-                searched = 0
-        except Exception as failure:
+            head = parser.head(data)
+        except UpstreamError as failure:
             self._fail(failure)
             return
-        self._held = None
-        if self._method_is_head:
-            # The parser believes in a body that is not to come (RFC 9112 section 6.3). What came is none, whole or not.
-            self._complete = True
-            self._excess = self._excess or len(raw) > end + len(_END_OF_HEAD)
-            self._pieces.clear()
+        if head is None:
+            return
+        status, headers, delimited, self._keeps = head
         self._until_end = not delimited
         if self._keeps:
             self._keep_seconds = kept_seconds(headers, self._keeper.keep_alive_seconds)
@@ -342,7 +304,7 @@ class ProviderConnection(asyncio.Protocol):
         self._waiter = None
         if waiter is None or waiter.done():
             self._close()
-        elif self._complete:
+        elif parser.complete:
             answer = Answer(status, headers, None, self.take_unread())
             self._come_back()
             waiter.set_result(answer)
@@ -355,15 +317,13 @@ class ProviderConnection(asyncio.Protocol):
 
     def _hand_on(self, take: Callable[[bytes], bool]) -> Exception | None:
         """Give what has come to ``take``; what it raised."""
-        pieces = self._pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        piece = self._parser.take()
         self._timer.set(cast("Clocks", self._clocks).idle_seconds)
         try:
             if not take(piece) and self.phase is _BODY:
                 self._take = None
                 self._timer.clear()
-                if not self._complete:
+                if not self._parser.complete:
                     self._pause()
                 self._wake(more=False)
         except Exception as error:
@@ -380,13 +340,10 @@ class ProviderConnection(asyncio.Protocol):
 
     def _come_back(self) -> None:
         """An exchange is over, and nothing of it is left: be there for the next, or not."""
-        if not self._keeps or self._excess or self._upload is not None or self._keep_seconds <= 0:
+        if not self._keeps or self._parser.excess or self._upload is not None or self._keep_seconds <= 0:
             self._close()
             return
-        if self._method_is_head:
-            self._parser = HttpResponseParser(self)
-        self._complete = False
-        self._begun = self._unread_bytes = self._barren_bytes = 0
+        self._unread_bytes = self._barren_bytes = 0
         self._take = self._clocks = None
         if self._paused:
             self._resume()
@@ -399,6 +356,8 @@ class ProviderConnection(asyncio.Protocol):
             return
         if self.phase is _IDLE:
             self._close()
+        elif self._out is not None:
+            self._fail(NotSent())
         elif self.phase is _BODY and self._until_end and error is None:
             self._completed()
         else:
@@ -428,23 +387,14 @@ class ProviderConnection(asyncio.Protocol):
             return
         self.phase = _CLOSED
         self._timer.close()
-        # It holds on to our methods.
-        self._parser = _NO_PARSER
-        self._waiter = self._take = self._held = self._clocks = None
+        self._parser.close()
+        self._waiter = self._take = self._clocks = self._out = None
         if self._upload is not None:
             self._upload.stop()
             self._upload = None
         if self._transport is not None:
             self._transport.abort()
         self._keeper.gone(self)
-
-    def _not_http(self, error: Exception | None) -> Exception:
-        if isinstance(error, HttpParserUpgrade) or error is None:
-            # RFC 9110 section 15.2.2: only to those that asked for it.
-            return failures.malformed("The provider switched to a protocol that nobody asked for.")
-        if self._begun > _MAX_INTERIM + 1:
-            return failures.malformed("The provider sends interim answers without end.")
-        return failures.exchange_failure(error)
 
     def _wake(self, more: bool = True) -> None:
         waiter = self._waiter

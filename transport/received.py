@@ -139,22 +139,29 @@ def parse_head(raw: bytes, limits: ServerLimits) -> RequestHead:
     fields = cast(list[tuple[str, str]], found)
     ruled = [field for field in fields if field[0] in _RULED]
     body_bytes, keep_alive, expects_continue = _judge(start_line, ruled)
-    _ask_llhttp(raw)
+    if not _is_taken_by_llhttp(raw) and not _is_taken_by_llhttp(_in_plain_form(start_line.path, fields)):
+        _malformed("llhttp refuses it")
     return RequestHead(start_line, WireHeaders(Headers(fields)), body_bytes, keep_alive, expects_continue)
 
 
-def _ask_llhttp(raw: bytes) -> None:
+def _is_taken_by_llhttp(head: bytes) -> bool:
     parser = httptools.HttpRequestParser(_NOBODY)
     try:
-        parser.feed_data(raw)
+        parser.feed_data(head)
         parser.feed_data(b"\r\n\r\n")
     except httptools.HttpParserUpgrade:
-        pass  # whether it becomes one is the handler's to say
-    except httptools.HttpParserInvalidMethodError:
-        # RFC 9110 section 15.6.2.
-        raise Refused(501, "method_not_supported", "the method of the request is unknown here") from None
-    except httptools.HttpParserError as error:
-        _malformed(str(error))
+        return True  # whether it becomes one is the handler's to say
+    except httptools.HttpParserError:
+        return False
+    return True
+
+
+def _in_plain_form(target: str, fields: list[tuple[str, str]]) -> bytes:
+    """The head as we read it. llhttp knows fewer methods than there are, and no space behind `chunked`: both are right
+    by the RFCs, and refused by it in the form that they came in.
+    """
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def check_partial(raw: bytes | bytearray, seen: int, limits: ServerLimits) -> None:

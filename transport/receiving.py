@@ -116,7 +116,7 @@ class Receiver(Sender):
         if self._expects_continue and self._state is State.BODY and not self._held:
             self._expects_continue = False
             if not (self.begun or self._pending or self.closed):
-                self._transport.write(_CONTINUE)
+                self._write(_CONTINUE)
 
     def _take_body(self) -> None:
         """Deliver what is there of the active request's body."""

@@ -21,7 +21,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 
 _USUAL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Of which a server expects content, so that the absence of any is said (RFC 9110 section 8.6).
 _METHODS_WITH_CONTENT: Final = frozenset({"POST", "PUT", "PATCH"})
+# Remembered; clients choose them.
 _MAX_NAMES: Final = 4096
+_MAX_NAME_LENGTH: Final = 64
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -94,7 +96,7 @@ class _Begins(dict[str, str]):
         if _TOKEN.fullmatch(name) is None:
             raise failures.unwritable_request()
         begin = "" if name.lower() in _OWN_FIELDS else f"\r\n{name}: "
-        if len(self) < _MAX_NAMES:
+        if len(self) < _MAX_NAMES and len(name) <= _MAX_NAME_LENGTH:
             self[name] = begin
         return begin
 

@@ -138,7 +138,7 @@ class Sender(Outflow, HTTPConnection):
             if data:
                 self._count(len(data))
                 written += b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
-        self._transport.write(written)
+        self._write(written)
         if complete:
             self.finish()
 
@@ -152,11 +152,13 @@ class Sender(Outflow, HTTPConnection):
             if self._left is not None:
                 self._count(len(data))
             if not self._chunked:
-                self._transport.write(data)
+                self._write(data)
             elif len(data) < _COPIED_BYTES:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self._write(b"%x\r\n%b\r\n" % (len(data), data))
             else:
-                self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+                self._write(b"%x\r\n" % len(data))
+                self._write(data)
+                self._write(b"\r\n")
         return not self._full
 
     def _count(self, length: int) -> None:
@@ -190,7 +192,7 @@ class Sender(Outflow, HTTPConnection):
             self.abort()
             return
         if self._chunked:
-            self._transport.write(_LAST_CHUNK)
+            self._write(_LAST_CHUNK)
         self._answered = True
         self._answer_ended()
 

@@ -87,6 +87,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
 
         ``on_closed`` is called when that protocol's connection ends.
         """
+        self.send_out()
         self._state = State.DETACHED
         self._answered = True
         self._timer.close()
@@ -163,6 +164,11 @@ class ServerConnection(Receiver, asyncio.Protocol):
         if self._state is not State.HEAD or self.closed:
             return  # it was called later, and things went on
         pending = self._pending
+        if self._full:
+            # Nothing more is begun for a client that does not take what it has asked for already.
+            if len(pending) > _WAITING_BYTES:
+                self.abort()
+            return
         if pending[:2] == b"\r\n":
             pending = self._skip_empty_lines(bytes(pending))
         if not pending:
@@ -241,10 +247,20 @@ class ServerConnection(Receiver, asyncio.Protocol):
             self._close_gently()
             return
         self._state = State.HEAD
+        self._timer.clear()
+        if not self._full:
+            self._await_head()
+
+    def _await_head(self) -> None:
         self._timer.set(self._limits.keep_alive_seconds)
         if self._pending:
             # Later: a handler may still be at work behind its answer, and a thousand requests are no recursion.
             self._loop.call_soon(self._take_head)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._state is State.HEAD:
+            self._await_head()
 
     def _drop(self) -> None:
         """Let go of what came after the answer."""
@@ -292,6 +308,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
         if read_whole:
             self._shut()
             return
+        self.send_out()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._paused = False
@@ -323,7 +340,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
         if self.closed or (self._answered and self._state is not State.HEAD):
             return
         if self._answered or not self.begun:
-            self._transport.write(answer)
+            self._write(answer)
             self._left = 0
             self._until_close = False
         self._state = State.BODY  # of which nothing more is read: more may be on its way

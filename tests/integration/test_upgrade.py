@@ -223,3 +223,29 @@ async def test_the_banner_is_printed_once(start: StartHere, folder: RuntimeFolde
     assert 0 == (await asyncio.to_thread(upgrade, gateway, folder))[0]
     assert 0 == await gateway.ended()
     assert 1 == gateway.out.count("Sluice listens on")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_that_can_keep_no_record_serves_all_the_same(
+    start_gateway: StartGateway, tmp_path: Path, workers: int
+) -> None:
+    nowhere = tmp_path / "nowhere" / "run"
+    gateway = start_gateway(CONFIG.format(workers=workers), extra={RUNTIME_DIR: str(nowhere)})
+    assert 200 == gateway.request("GET", "/v1/models").status
+    assert "`./sluice upgrade` will not find it: [Errno 2] No such file or directory" in gateway.err
+    # A signal finds it.
+    os.kill(gateway.process.pid, signal.SIGUSR2)
+    found = None
+    deadline = time.monotonic() + 10
+    while found is None:
+        assert time.monotonic() < deadline, gateway.err
+        time.sleep(0.05)
+        found = re.search(r"process (\d+) serves from now on", gateway.err)
+    assert 0 == gateway.wait()
+    assert 200 == gateway.request("GET", "/v1/models").status
+    os.kill(int(found[1]), signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    # Each worker says so, too.
+    while gateway.err.count('"stopped"') < 2 * workers:
+        assert time.monotonic() < deadline, gateway.err
+        time.sleep(0.02)

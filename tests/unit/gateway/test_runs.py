@@ -73,6 +73,7 @@ def test_what_a_killed_process_has_left_is_removed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [] == folder.running()
+    folder.record(ME).close()
     again = folder.private_folder()
     assert not private.exists()
     assert mine.path.is_dir()

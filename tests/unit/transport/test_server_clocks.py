@@ -175,3 +175,35 @@ async def test_a_silent_connection_costs_little(wire: Wire) -> None:
     finally:
         tracemalloc.stop()
     assert sum(line.size for line in snapshot.statistics("filename")) / 200 < 1500
+
+
+async def test_no_request_is_begun_for_a_client_that_does_not_take_its_answers(wire: Wire) -> None:
+    def act(request: Request) -> None:
+        request.connection.start_answer(200, [], b"x" * 1_000_000, complete=True)
+
+    door = Door(act)
+    await wire.serve(door, keep_alive_seconds=SOON)
+    client = await wire.client()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
+    client.send(GET * 100)
+    await asyncio.sleep(SOON * 3)
+    begun = len(door.requests)
+    assert begun < 20
+    await asyncio.sleep(SOON)
+    assert begun == len(door.requests)
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+    for _ in range(100):
+        assert 1_000_000 == len((await client.answer()).body)
+    assert b"" == await client.rest()
+
+
+async def test_a_client_that_asks_on_and_on_and_takes_nothing_is_closed(wire: Wire) -> None:
+    door = Door(lambda request: request.connection.start_answer(200, [], b"x" * 9_000_000, complete=True))
+    await wire.serve(door)
+    client = await wire.client()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
+    client.send(GET)
+    await door.request()
+    client.send(GET * 5000)
+    await wire.until(lambda: bool(wire.over))
+    assert 1 == len(door.requests)
