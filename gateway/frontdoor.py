@@ -54,14 +54,18 @@ class FrontDoor(HTTPServerConnectionDelegate):
         self.draining = draining
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Who answers the request whose head has come on ``request_conn``."""
         assert isinstance(request_conn, ServerConnection)
-        return _Dispatch(self, server_conn, request_conn)
-
-    def choose(self, path: str, server_conn: object, connection: ServerConnection) -> HTTPMessageDelegate:
-        """Who answers a request for ``path``."""
+        if self.draining():
+            request_conn.close_after_answer()
+        target = request_conn.target
+        path = origin_form(target).partition("?")[0]
+        delegate: HTTPMessageDelegate
         if self.entry is not None and self._is_data_plane(path):
-            return self.entry.delegate(connection)
-        return self.application.start_request(server_conn, connection)
+            delegate = self.entry.delegate(request_conn)
+        else:
+            delegate = self.application.start_request(server_conn, request_conn)
+        return delegate if target.startswith("/") else _InOriginForm(delegate)
 
     def _is_data_plane(self, path: str) -> bool:
         if path.startswith(("/v1/", "/v1beta/")) or path in PATH_ALIASES:
@@ -69,54 +73,30 @@ class FrontDoor(HTTPServerConnectionDelegate):
         return not self.management and path not in _PROBES
 
 
-def origin_form(start_line: RequestStartLine) -> RequestStartLine:
+def origin_form(target: str) -> str:
     """A target in absolute form without its scheme and authority: a server must take both (RFC 9112 section 3.2.2)."""
-    if start_line.path.startswith("/"):
-        return start_line
-    scheme, separator, rest = start_line.path.partition("://")
+    if target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
     if scheme.lower() not in ("http", "https") or not separator:
-        return start_line
+        return target
     slash = rest.find("/")
-    return start_line._replace(path=rest[slash:] if slash >= 0 else "/")
+    return rest[slash:] if slash >= 0 else "/"
 
 
-class _Dispatch(HTTPMessageDelegate):
-    """Waits for the head of a request, then steps aside."""
+class _InOriginForm(HTTPMessageDelegate):
+    """Shows another delegate its request with the target in origin form."""
 
-    __slots__ = ("_connection", "_delegate", "_door", "_server_conn")
-
-    def __init__(self, door: FrontDoor, server_conn: object, connection: ServerConnection) -> None:
-        self._door = door
-        self._server_conn = server_conn
-        self._connection = connection
-        self._delegate: HTTPMessageDelegate | None = None
+    def __init__(self, delegate: HTTPMessageDelegate) -> None:
+        self._delegate = delegate
+        self.data_received = delegate.data_received  # type: ignore[method-assign]
+        self.finish = delegate.finish  # type: ignore[method-assign]
+        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
+        if isinstance(delegate, DataPlaneDelegate):
+            self.body_stalled = delegate.body_stalled
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
-        if self._door.draining():
-            self._connection.close_after_answer()
-        start_line = origin_form(start_line)
-        path = start_line.path.partition("?")[0]
-        self._delegate = self._door.choose(path, self._server_conn, self._connection)
-        return self._delegate.headers_received(start_line, headers)
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        assert self._delegate is not None
-        return self._delegate.data_received(chunk)
-
-    def finish(self) -> None:
-        assert self._delegate is not None
-        self._delegate.finish()
-
-    def body_stalled(self) -> None:
-        """See :class:`transport.server.ServerConnection`."""
-        if isinstance(self._delegate, DataPlaneDelegate):
-            self._delegate.body_stalled()
-        else:
-            self._connection.refuse_slow_body()
-
-    def on_connection_close(self) -> None:
-        if self._delegate is not None:
-            self._delegate.on_connection_close()
+        return self._delegate.headers_received(start_line._replace(path=origin_form(start_line.path)), headers)

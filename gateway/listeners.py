@@ -114,8 +114,9 @@ class Listener:
         """Take who already waits in the backlog, then close the sockets: nobody who is connected is turned away."""
         self._stopping = True
         for listening in self._sockets:
-            self._accept(listening)
             self._loop.remove_reader(listening)
+            # Right before the end: the system resets whoever connects after the last accept(2) and before close(2).
+            self._accept(listening)
             listening.close()
         self._sockets = []
 

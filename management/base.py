@@ -4,6 +4,7 @@ Order of a request: body length, then who calls (401, 429), whether they may (40
 then the body, then the handler's method. Open routes skip the second and third step.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable
@@ -12,7 +13,6 @@ from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
-from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from access.address import client_address
@@ -24,12 +24,14 @@ from management.dependencies import Dependencies, View
 from management.errors import AccessError, InternalError, ManagementError, RequestError
 from management.permit import Permit
 from telemetry.access_log import cut
+from transport.server import ServerConnection
 
 _log = logging.getLogger("sluice.management")
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BODY_SECONDS = 30.0
-"""A body that is not complete by then ends its connection: strangers could hold any number of them open."""
+"""A body that is not complete by then is answered 408: with a byte now and then, strangers could hold any number of
+connections open."""
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _encode = msgspec.json.Encoder().encode
@@ -72,9 +74,10 @@ class ManagementHandler(RequestHandler):
         self._received_bytes = 0
         # Tornado would refuse a method that it does not know before it asks who calls; `prepare` does both, in order.
         self.SUPPORTED_METHODS = (self.request.method or "",)
-        # Of this request alone: each has an HTTP1Connection of its own.
-        if isinstance(self.request.connection, HTTP1Connection):
-            self.request.connection.set_body_timeout(MAX_BODY_SECONDS)
+        # The transport's clock runs from piece to piece; this one holds for the whole body.
+        clock = asyncio.get_running_loop().call_later(MAX_BODY_SECONDS, self._refuse_slow_body)
+        # Done when the body is in or the connection gone; Tornado says so nowhere else.
+        self.request._body_future.add_done_callback(lambda _: clock.cancel())  # noqa: SLF001
 
     def set_default_headers(self) -> None:
         """Called by Tornado for each answer, errors too, and once before :meth:`initialize`."""
@@ -120,6 +123,11 @@ class ManagementHandler(RequestHandler):
             # Nothing is kept any more; whoever reads the body says 413.
             self._chunks.clear()
         return None
+
+    def _refuse_slow_body(self) -> None:
+        connection = self.request.connection
+        if isinstance(connection, ServerConnection):
+            connection.refuse_slow_body()
 
     def read_body(self, kind: type[_Body], default: _Body) -> _Body:
         """The JSON body as a ``kind``, or ``default`` where the request has none.

@@ -157,20 +157,20 @@ class Answer:
         """
         relay = self.relay
         if relay is None:
-            await self._pass_on(exchange.send, exchange)
+            await self._pass_on(exchange.write, exchange)
         else:
-            feed, send = relay.feed, exchange.send
+            feed, write = relay.feed, exchange.write
 
             def take(chunk: bytes) -> bool:
                 events = feed(chunk)
-                return send(events) if events else True
+                return write(events) if events else True
 
             await self._pass_on(take, exchange)
             # An event without its blank line is written only where nothing of ours follows: that would run into it.
             rest = relay.end()
             self._require_end(relay)
             if rest:
-                exchange.send(rest)
+                exchange.write(rest)
         exchange.finish()
 
     async def _pass_on(self, take: Callable[[bytes], bool], exchange: Exchange) -> None:
@@ -189,7 +189,7 @@ class Answer:
             return
         if not self.relay.ended:
             await exchange.drained()
-            exchange.send(self.relay.break_off(self.dialect.error_event(error)))
+            exchange.write(self.relay.break_off(self.dialect.error_event(error)))
         exchange.finish()
 
     @property

@@ -204,6 +204,8 @@ def flag_member(document: Document, name: str) -> bool:
 
 
 def _typed(document: Document, name: str, kind: type[T], wanted: str) -> T | None:
+    if name not in document:
+        return None
     raw = document.raw(name)
     if raw is None or raw == b"null":
         return None

@@ -9,21 +9,18 @@ from core.errors import UpstreamTimeout
 class Deadline:
     """`total_seconds` of an exchange, entered for each of its stretches. Raises UpstreamTimeout when it has passed."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        self._timeout: asyncio.Timeout | None = None
+        self._at = asyncio.get_running_loop().time() + seconds
+        self._timeout = asyncio.timeout_at(self._at)
 
     async def __aenter__(self) -> None:
-        if self._at is not None:
-            self._timeout = asyncio.timeout_at(self._at)
-            await self._timeout.__aenter__()
+        self._timeout = asyncio.timeout_at(self._at)
+        await self._timeout.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timeout is None:
-            return
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:

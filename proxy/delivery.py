@@ -1,6 +1,7 @@
 """From the commit point on: the head, what follows it, and how the client learns that it broke."""
 
 import asyncio
+import contextlib
 
 from core.clock import Clock
 from core.errors import Draining, GatewayError, UpstreamError, UpstreamErrorEvent
@@ -17,6 +18,9 @@ FAREWELL_SECONDS = 1.0
 """How long a stream that is cut at the end of draining has to take the event that says so."""
 
 
+_NO_DEADLINE = contextlib.nullcontext()
+
+
 class Delivery:
     """Passes one answer on to one client."""
 
@@ -25,7 +29,7 @@ class Delivery:
         self.record = record
         self.clock = clock
 
-    async def relay(self, answer: Answer, deadline: Deadline) -> None:
+    async def relay(self, answer: Answer, deadline: Deadline | None) -> None:
         """Pass the answer on. From its head on there is no fallback: a failure is said in the stream."""
         exchange, record = self.exchange, self.record
         record.status = answer.response.status
@@ -34,7 +38,7 @@ class Delivery:
                 record.upstream_ended_at = self.clock.monotonic()
                 await self._start(answer)
                 return
-            async with deadline:
+            async with deadline or _NO_DEADLINE:
                 await self._start(answer)
                 await answer.deliver(exchange)
         except UpstreamError as error:

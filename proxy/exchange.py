@@ -74,7 +74,7 @@ class Exchange(Protocol):
         """
         ...
 
-    def send(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         """Send body bytes, not empty, without waiting; False when the client's buffer is over its mark: then nothing
         more is to be sent before :meth:`drained` returns.
 

@@ -178,7 +178,7 @@ class HttpExchange:
             self.bytes_out += len(data)
         self._connection.start_answer(status, headers, data, complete=complete)
 
-    def send(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         if self.closed:
             raise ClientGone
         self.bytes_out += len(data)

@@ -66,7 +66,11 @@ _ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-
 _FIELD_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])\Z")
 
 
+_IDENTITY = ("accept-encoding", "identity")
 _MOST_NAMES = 4096
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 class _Passes(dict[str, bool]):
@@ -97,26 +101,33 @@ def _may_be_sent(value: str) -> bool:
 
 def _named_by_connection(headers: Headers) -> frozenset[str]:
     """The fields that ``Connection`` declares hop-by-hop (RFC 9110 section 7.6.1)."""
+    if "connection" not in headers:
+        return _NONE
     named = headers.get_all("connection")
-    if not named:
-        return frozenset()
     return frozenset(option.strip().lower() for value in named for option in value.split(","))
 
 
 def forwarded_request_headers(headers: Headers, *, reads_answer: bool, body_changed_coding: bool) -> Headers:
     """The client's fields that go on to a provider.
 
-    With ``reads_answer`` the client's ``accept-encoding`` is left out, for the adapter to ask for ``identity``:
-    a compressed stream can be neither read in passing nor given an error event. With ``body_changed_coding``
-    the body was decompressed here, so its ``content-encoding`` no longer holds.
+    With ``reads_answer`` ``identity`` is asked for whatever the client accepts: a compressed stream can be neither read in
+    passing nor given an error event. With ``body_changed_coding`` the body was decompressed here, so its
+    ``content-encoding`` no longer holds.
     """
+    passes = _REQUEST_PASSES
+    fields = [field for field in headers if passes[field[0]]]
     drop = set(_named_by_connection(headers))
-    if reads_answer:
+    encoded = "accept-encoding" in headers
+    if reads_answer and encoded:
         drop.add("accept-encoding")
     if body_changed_coding:
         drop.add("content-encoding")
-    passes = _REQUEST_PASSES
-    return Headers([field for field in headers if passes[field[0]] and field[0] not in drop])
+    if drop:
+        fields = [field for field in fields if field[0] not in drop]
+    if reads_answer or not encoded:
+        # Without the field any coding would be welcome (RFC 9110 section 12.5.3), and the answer may be looked at.
+        fields.append(_IDENTITY)
+    return Headers(fields)
 
 
 def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> list[tuple[str, str]]:

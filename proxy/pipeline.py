@@ -52,7 +52,7 @@ class Pipeline:
         Never raises, except when cancelled while the client is still there.
         """
         run = _Run(exchange, plane, self._events, self._clock)
-        self._events.emit(RequestStarted(endpoint=run.record.endpoint))
+        self._events.emit(_started(run.record.endpoint))
         try:
             await run.answer()
         except GatewayError as error:
@@ -71,6 +71,11 @@ class Pipeline:
             await run.refuse(InternalError(f"the gateway failed; its log has the details under {exchange.request_id}"))
         finally:
             self._events.emit(run.record.ended(self._clock.monotonic()))
+
+
+@lru_cache(maxsize=64)
+def _started(endpoint: str) -> RequestStarted:
+    return RequestStarted(endpoint=endpoint)
 
 
 class _Run:
@@ -119,9 +124,12 @@ class _Run:
         record.route = plan.route
         tries = plane.router.begin(plan, maybe_delivered=endpoint.grant is Grant.INFERENCE)
         outbound = Outbound(head, self.path, endpoint, inbound, plan)
-        deadline = Deadline(plan.total_seconds)
-        async with deadline:
+        deadline = None if plan.total_seconds is None else Deadline(plan.total_seconds)
+        if deadline is None:
             answer = await self._attempts(tries, outbound, plan)
+        else:
+            async with deadline:
+                answer = await self._attempts(tries, outbound, plan)
         await Delivery(exchange, record, self.clock).relay(answer, deadline)
 
     def _endpoint(self, method: str) -> Endpoint:

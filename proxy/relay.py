@@ -18,6 +18,10 @@ MAX_USAGE_BYTES = 16 * 1024
 _NAME = b'"model"'
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # On one line: where a provider's JSON is broken, what is read may not run on into its next event.
+# A JSON object up to its `model`, with nothing nested before it.
+_BEFORE_MODEL = re.compile(
+    rb'\s*\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.0-9A-Za-z]+)\s*,\s*)*?"model"\s*:\s*("[^"\\\r\n]*")'
+)
 _MODEL = re.compile(rb'"model"[ \t]*:[ \t]*("[^"\\\x00-\x1f]*(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*)*")')
 _BRACE = re.compile(rb"[{}]")
 _COUNTS = msgspec.json.Decoder(dict[str, object])
@@ -131,7 +135,7 @@ class EventRelay:
         if b'"usage"' in events and _USAGE.search(events) is not None:
             self.usage = usage_in_events(events, self._dialect) or self.usage
         if self.ending is not Ending.COMPLETE:
-            self.ending = max(self.ending, self._dialect.ending(events))
+            self.ending = self._dialect.ending(events, self.ending)
         if self.failure is None:
             self.failure = self._dialect.failure(events)
 
@@ -153,7 +157,7 @@ class EventRenamer:
         """``model`` is a JSON string."""
         self._model = model
         self._begin: bytes | None = None
-        """What an event began with, up to the end of its ``model``, when that was last looked for."""
+        """A blank line, and what an event began with after it, up to the end of its ``model``."""
         self._renamed = b""
 
     def __call__(self, events: bytes) -> bytes:
@@ -161,24 +165,25 @@ class EventRenamer:
         named = events.count(_NAME)
         if named == 0:
             return events
-        begin = self._begin
-        if (
-            begin is not None
-            # Every `"model"` there is belongs to such a beginning, and every line of data begins so.
-            and events.startswith(begin)
-            and events.count(begin) == named
-            and events.count(b"\n\n" + begin) == named - 1 == events.count(b"\ndata")
-            and b"\r" not in events
-        ):
-            return events.replace(begin, self._renamed)
-        self._learn(events)
-        return rename_in_events(events, self._model)
+        renamed = self._at_once(events, named)
+        if renamed is None and self._learn(events):
+            renamed = self._at_once(events, named)
+        return rename_in_events(events, self._model) if renamed is None else renamed
 
-    def _learn(self, events: bytes) -> None:
+    def _at_once(self, events: bytes, named: int) -> bytes | None:
+        """None unless each ``"model"`` there is belongs to an event that begins as known."""
+        if self._begin is None or b"\r" in events:
+            return None
+        pieces = (b"\n\n" + events).split(self._begin)
+        return self._renamed.join(pieces)[2:] if len(pieces) == named + 1 else None
+
+    def _learn(self, events: bytes) -> bool:
         found = _plain_model(events, 0, end_of_first_event(events) or len(events))
-        if found is not None:
-            self._begin = events[: found[1]]
-            self._renamed = events[: found[0]] + self._model
+        if found is None:
+            return False
+        self._begin = b"\n\n" + events[: found[1]]
+        self._renamed = b"\n\n" + events[: found[0]] + self._model
+        return True
 
 
 def usage_in_events(events: bytes, dialect: Dialect) -> Usage | None:
@@ -277,17 +282,10 @@ def _plain_model(events: bytes, start: int, end: int) -> Span | None:
 
 def _plain_model_of_document(document: bytes) -> Span | None:
     """As :func:`_plain_model`, for a whole JSON answer."""
-    first = document.find(_NAME)
-    if (
-        first < 0
-        or document.count(b"{", 0, first) != 1
-        or document.find(b"[", 0, first) >= 0
-        or document.find(_NAME, first + 1) >= 0
-        or not document.lstrip().startswith(b"{")
-    ):
+    match = _BEFORE_MODEL.match(document)
+    if match is None or document.find(_NAME, match.end()) >= 0:
         return None
-    match = _MODEL.match(document, first)
-    return None if match is None else match.span(1)
+    return match.span(1)
 
 
 def _models_in_event(events: bytes, start: int, end: int) -> list[Span]:

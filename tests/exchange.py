@@ -147,7 +147,7 @@ class MemoryExchange:
             self.headers.append(("content-length", str(len(data))))
             self.transcript.append("finish")
 
-    def send(self, data: bytes) -> bool:
+    def write(self, data: bytes) -> bool:
         assert self.started, "body bytes came before the head"
         assert not self.ended, f"body bytes came after {self.ended}"
         assert data, "an empty write would end a chunked body"

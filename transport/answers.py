@@ -10,15 +10,31 @@ from core.clock import SystemClock
 from transport.received import Refused
 
 _clock = SystemClock()
-_status_lines = {status: f"HTTP/1.1 {status:d} {phrase}\r\n" for status, phrase in reason_phrases.items()}
+_status_lines = {status: f"HTTP/1.1 {status:d} {phrase}" for status, phrase in reason_phrases.items()}
 # What the transport decides itself. All else passes.
 _RULED = frozenset({"content-length", "transfer-encoding", "connection", "date"})
+
+
+_MOST_NAMES = 4096
+
+
+class _Begins(dict[str, str]):
+    """By a field's name, what stands before its value; nothing for those that the transport rules. Bounded."""
+
+    def __missing__(self, name: str) -> str:
+        begin = "" if name.lower() in _RULED else f"\r\n{name}: "
+        if len(self) < _MOST_NAMES:
+            self[name] = begin
+        return begin
+
+
+_begins = _Begins()
 
 
 class AnswerHead:
     """The fields of an answer while they are put together."""
 
-    __slots__ = ("_lines", "connection", "content_length", "dated")
+    __slots__ = ("_parts", "connection", "content_length", "dated")
 
     def __init__(self, status: int, reason: str | None, fields: Iterable[tuple[str, str]]) -> None:
         """``reason`` None is the usual one for ``status``.
@@ -27,23 +43,26 @@ class AnswerHead:
             ValueError: `content-length` is not a number.
         """
         line = _status_lines.get(status) if reason is None else None
-        self._lines = lines = [line or f"HTTP/1.1 {status:d} {reason or 'Unknown'}\r\n"]
+        self._parts = parts = [line or f"HTTP/1.1 {status:d} {reason or 'Unknown'}"]
         self.content_length: int | None = None
         self.connection: str | None = None
         self.dated = False
+        begins = _begins
         for name, value in fields:
-            key = name.lower()
-            if key in _RULED:
-                if key == "content-length":
-                    self.content_length = _length(value)
-                    continue
-                if key == "connection":
-                    self.connection = value
-                    continue
-                if key == "transfer-encoding":
-                    continue
-                self.dated = True
-            lines.append(f"{name}: {value}\r\n")
+            if begin := begins[name]:
+                parts.append(begin)
+                parts.append(value)
+            else:
+                self._rule(name.lower(), value)
+
+    def _rule(self, name: str, value: str) -> None:
+        if name == "content-length":
+            self.content_length = _length(value)
+        elif name == "connection":
+            self.connection = value
+        elif name == "date":
+            self.dated = True
+            self._parts += ("\r\ndate: ", value)
 
     def render(self, framing: str) -> bytes:
         """All of it with the empty line. ``framing`` is lines that end with CR LF, of the transport's own making.
@@ -51,13 +70,14 @@ class AnswerHead:
         Raises:
             ValueError: a name or a value would end its field, or is not latin-1.
         """
-        lines = self._lines
-        text = "".join(lines)
-        if text.count("\n") != len(lines) or text.count("\r") != len(lines) or "\0" in text:
+        parts = self._parts
+        text = "".join(parts)
+        # Of the start one part and no line end, of each field two parts and one.
+        if text.count("\n") * 2 + 1 != len(parts) or text.count("\r") * 2 + 1 != len(parts) or "\0" in text:
             # RFC 9110 section 5.5.
             raise ValueError("a field of the answer holds CR, LF or NUL")
         date = "" if self.dated else _date_line()
-        return f"{text}{framing}{date}\r\n".encode("latin-1")
+        return f"{text}\r\n{framing}{date}\r\n".encode("latin-1")
 
 
 def _length(value: str) -> int:

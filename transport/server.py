@@ -48,7 +48,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
     ``body_idle_seconds`` inside its body. Without it the answer is 408 (:meth:`refuse_slow_body`).
     """
 
-    __slots__ = ("_close_callback", "_door", "_dropped", "_on_closed", "_protocol", "_requests", "_seen", "context")
+    __slots__ = ("_close_callback", "_door", "_dropped", "_on_closed", "_protocol", "_requests", "_seen", "context", "target")
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class ServerConnection(Receiver, asyncio.Protocol):
         self._door = door
         self._on_closed = on_closed
         self._method = ""
+        self.target = ""
+        """Of the active request, as it was sent."""
         self._until_close = False
         self._protocol = protocol
         self._seen = 0
@@ -201,6 +203,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         self._requests += 1
         start_line = head.start_line
+        self.target = start_line.path
         keep_alive = head.keep_alive and self._requests < self._limits.requests_per_connection
         self._expect_answer(start_line.method, start_line.version, keep_alive)
         self._timer.clear()

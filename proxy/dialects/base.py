@@ -30,8 +30,8 @@ class Dialect(Protocol):
         """A whole SSE event, blank line included, that tells of a failure inside a stream."""
         ...
 
-    def ending(self, events: bytes) -> Ending:
-        """What ``events`` (whole events) say about the end of their stream."""
+    def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
+        """What ``events`` (whole events) say about the end of their stream, of which ``before`` is known already."""
         ...
 
     def failure(self, events: bytes) -> str | None:

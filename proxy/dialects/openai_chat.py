@@ -62,14 +62,16 @@ class OpenAIChat:
         # The official SDKs raise on a data event whose object has an `error` member.
         return b"data: " + self.error_body(error) + b"\n\n"
 
-    def ending(self, events: bytes) -> Ending:
+    def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
         if b"[DONE]" in events and _DONE.search(events) is not None:
             return Ending.COMPLETE
-        return Ending.OPEN if _REASON_TO_STOP.search(events) is None else Ending.ALLOWED
+        if before is Ending.OPEN and _REASON_TO_STOP.search(events) is not None:
+            return Ending.ALLOWED
+        return before
 
     def failure(self, events: bytes) -> str | None:
-        # Both spellings of failing hold one of these words, and nearly no other event does.
-        if (b"error" not in events and b"response.failed" not in events) or _SUSPECT.search(events) is None:
+        # A cheap look: nearly no other event holds one of these words.
+        if (b"error" not in events and b"se.failed" not in events) or _SUSPECT.search(events) is None:
             return None
         for start, end in event_spans(events):
             data = event_data(events, start, end)

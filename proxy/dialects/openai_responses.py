@@ -33,8 +33,8 @@ class OpenAIResponses(OpenAIChat):
         event = _ErrorEvent("error", told.code, told.message, told.param, told)
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
-    def ending(self, events: bytes) -> Ending:
-        return Ending.OPEN if _LAST.search(events) is None else Ending.COMPLETE
+    def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
+        return before if _LAST.search(events) is None else Ending.COMPLETE
 
     def usage(self, counts: Mapping[str, object]) -> Usage:
         return Usage(

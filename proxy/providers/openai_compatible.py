@@ -87,16 +87,12 @@ class OpenAICompatible:
 
     def url(self, path: str, query: str = "") -> str:
         """``base_url``'s path with ``path`` after it; its query, if it has one, before ``query``."""
-        queries = "&".join(part for part in (self._query, query) if part)
+        queries = f"{self._query}&{query}" if self._query and query else self._query or query
         return f"{self._base}{path}?{queries}" if queries else f"{self._base}{path}"
 
     def prepare(self, call: Call, api_key: Secret | None) -> UpstreamRequest:
         """Bearer authentication, then the entry's own ``headers``, which win over all others."""
         fields = [(name, value) for name, value in call.headers if name not in self._dropped]
-        if "accept-encoding" not in call.headers and "accept-encoding" not in self._dropped:
-            # The gateway reads these answers in passing; without the field any coding would be welcome
-            # (RFC 9110 section 12.5.3).
-            fields.append(("accept-encoding", "identity"))
         if api_key is not None and self._authenticates:
             fields.append(("authorization", f"Bearer {api_key.reveal()}"))
         fields.extend(self._extra)

@@ -59,6 +59,7 @@ async def receive(
     outcome = Outcome()
     tasks = Tasks()
     waiter = connection.begin(b"request", method == "HEAD", _NO_CLOCKS, None)
+    connection.send_out()  # a turn of the event loop later, in life
 
     async def ask() -> None:
         try:

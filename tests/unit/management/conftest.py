@@ -1,7 +1,8 @@
-"""The management application on a real socket, by pytest-tornado's server and client."""
+"""The management application on a real socket: the gateway's own listener, and pytest-tornado's client."""
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from access.address import TrustedProxies
 from core.errors import AdminKeyBusy, TooManyFailures, Unauthenticated
 from core.headers import Headers
 from core.identity import AdminKey, ApiToken, Scope
+from gateway.listeners import Listener
 from management.dependencies import (
     CooldownStatus,
     Dependencies,
@@ -27,6 +29,7 @@ from management.dependencies import (
     View,
 )
 from management.routes import build_application
+from transport.server import ServerLimits
 
 CALLERS: dict[str, AdminKey | ApiToken] = {
     "admin": AdminKey(),
@@ -119,7 +122,6 @@ def gateway() -> Gateway:
 
 @pytest.fixture
 def app(gateway: Gateway) -> Application:
-    """What pytest-tornado's server serves."""
     return build_application(gateway.dependencies())
 
 
@@ -136,6 +138,21 @@ def current_loop() -> Iterator[None]:
 @pytest.fixture
 def io_loop(current_loop: None, io_loop: IOLoop) -> IOLoop:
     return io_loop
+
+
+@pytest.fixture
+def http_server(io_loop: IOLoop, app: Application, _unused_port: tuple[socket.socket, int]) -> Iterator[Listener]:
+    """In the place of pytest-tornado's, which would serve with Tornado's own server."""
+
+    async def start() -> Listener:
+        listener = Listener([_unused_port[0]], app, ServerLimits, max_connections=lambda: 100)
+        listener.start()
+        return listener
+
+    listener = io_loop.run_sync(start)
+    yield listener
+    listener.stop_accepting()
+    io_loop.run_sync(listener.close)
 
 
 @pytest.fixture

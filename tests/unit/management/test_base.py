@@ -251,8 +251,7 @@ def test_a_body_that_stops_is_neither_kept_nor_waited_for(
     method: str,
 ) -> None:
     monkeypatch.setattr(base, "MAX_BODY_SECONDS", 0.3)
-    # It is closed without an answer: the client's socket would time out otherwise.
-    assert b"" == unfinished(io_loop, http_port, f"{method} /healthz")
+    assert b"HTTP/1.1 408" == unfinished(io_loop, http_port, f"{method} /healthz")[:12]
     assert [[]] == [handler._chunks for handler in handlers]
 
 
@@ -260,7 +259,7 @@ def test_a_body_of_a_known_caller_has_a_clock_too(
     http_server: object, io_loop: IOLoop, http_port: int, monkeypatch: pytest.MonkeyPatch, gateway: Any
 ) -> None:
     monkeypatch.setattr(base, "MAX_BODY_SECONDS", 0.3)
-    assert b"" == unfinished(io_loop, http_port, "POST /api/v1/config/reload", "admin")
+    assert b"HTTP/1.1 408" == unfinished(io_loop, http_port, "POST /api/v1/config/reload", "admin")[:12]
     assert [] == gateway.triggers
 
 

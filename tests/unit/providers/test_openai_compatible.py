@@ -65,7 +65,6 @@ def test_the_request_is_the_call_with_the_providers_authentication() -> None:
     )
     assert [
         ("content-type", "application/json"),
-        ("accept-encoding", "identity"),
         ("authorization", "Bearer sk-test"),
     ] == list(request.headers)
 

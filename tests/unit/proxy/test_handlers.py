@@ -563,7 +563,7 @@ async def test_after_the_client_has_gone_nothing_is_done_to_its_connection() -> 
     exchange.client_gone()
     exchange.client_gone()
     with pytest.raises(ClientGone):
-        exchange.send(b"x")
+        exchange.write(b"x")
     exchange.finish()
     exchange.abort()
     exchange.receive_end()
