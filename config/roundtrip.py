@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scalarbool import ScalarBoolean
 
@@ -44,7 +45,8 @@ def read(data: bytes, file: str) -> CommentedMap:
     """The document of one file, to be edited in place.
 
     Raises:
-        ConfigFaults: what :func:`config.document.parse` finds; comments in places where they cannot be kept.
+        ConfigFaults: what :func:`config.document.parse` finds; comments in places where they cannot be kept; the few
+            spellings that ruamel.yaml does not read, such as a tab behind the `|` of a block.
     """
     document = parse(data, file)
     if document.faults:
@@ -56,6 +58,12 @@ def read(data: bytes, file: str) -> CommentedMap:
             "a comment stands where it cannot be kept, such as before `|` or `>`: move it, or edit the file itself"
         )
         raise ConfigFaults([Fault((), message, file, 1, 1)]) from None
+    except MarkedYAMLError as error:
+        line, column = (error.problem_mark.line + 1, error.problem_mark.column + 1) if error.problem_mark else (1, 1)
+        message = (
+            f"edits cannot keep how this is written ({error.problem}): write it otherwise, or edit the file itself"
+        )
+        raise ConfigFaults([Fault((), message, file, line, column)]) from None
     return CommentedMap() if loaded is None else loaded
 
 

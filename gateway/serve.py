@@ -21,6 +21,7 @@ from config.schema import Config
 from config.starter import starter_config
 from core.events import Event, GatewayStarted
 from gateway.listeners import CannotListen, bind, shown_address
+from gateway.memory import keep_freed_memory
 from gateway.pauses import spare_collections
 from gateway.resources import Resources
 from gateway.runs import PrivateFolder, RunRecord, RuntimeFolder
@@ -92,6 +93,7 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     logs.configure()
     _allow_many_files()
     spare_collections()
+    keep_freed_memory()
     if options.place is not None:
         return run(_serve_as_worker(options, options.place, environment))
     return run(_serve(options, environment))

@@ -132,9 +132,12 @@ class Document:
         value = self._members.get(name)
         return None if value is None else bytes(value)
 
-    def with_value(self, name: str, value: bytes) -> bytes:
-        """The bytes with the value of a member that there is replaced by the JSON ``value``."""
+    def with_value(self, name: str, value: bytes) -> bytes | tuple[bytes | memoryview, ...]:
+        """The bytes with the value of a member that there is replaced by the JSON ``value``; long ones in pieces."""
         start, end = self.spans[name] if self._spans is not None else self._count_off_to(name)
+        if len(self.data) > _COPIED_BYTES:
+            view = memoryview(self.data)
+            return view[:start], value, view[end:]
         return b"".join((self.data[:start], value, self.data[end:]))
 
     def _count_off_to(self, name: str) -> Span:
@@ -180,7 +183,8 @@ class Document:
 
 
 def _has_too_many_names(data: bytes) -> bool:
-    if data.count(b":") <= MAX_NAMES:
+    if len(data) <= 3 * MAX_NAMES or data.count(b":") <= MAX_NAMES:
+        # A name takes three bytes at least.
         return False
     return sum(1 for _ in itertools.islice(_NAME_END.finditer(data), MAX_NAMES + 1)) > MAX_NAMES
 

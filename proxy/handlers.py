@@ -19,7 +19,7 @@ from proxy.exchange import ClientGone, RequestHead
 from proxy.pipeline import Pipeline
 from transport.server import ServerConnection, WireHeaders
 
-_BUFFER_BYTES = 64 * 1024
+_BUFFER_BYTES = 512 * 1024
 """How much of a body waits for the pipeline before the client is made to wait."""
 
 

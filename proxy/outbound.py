@@ -11,9 +11,9 @@ from proxy.headers import forwarded_request_headers
 from proxy.intake import Inbound, Splice
 from proxy.providers.base import Call
 from routing.plan import Plan
-from transport.messages import Clocks, ConnectionOptions
+from transport.messages import Clocks, ConnectionOptions, Pieces
 
-Body = bytes | AsyncIterator[bytes] | None
+Body = bytes | Pieces | AsyncIterator[bytes] | None
 
 
 class Outbound:
@@ -66,7 +66,7 @@ class Outbound:
             return inbound.upload.pieces(), inbound.upload.length
         return inbound.raw, None
 
-    def _edited(self, model: str | None) -> bytes:
+    def _edited(self, model: str | None) -> bytes | Pieces:
         document, overrides = self.inbound.document, self._overrides
         assert document is not None
         renamed = model is not None and model != self.inbound.model

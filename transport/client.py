@@ -65,7 +65,12 @@ class HttpClient:
             if len(body) <= WHOLE_BYTES:
                 data += body
             else:
-                upload = SlicedUpload(body)
+                upload = SlicedUpload((body,))
+        elif isinstance(body, tuple):
+            data = render(method, start, request.headers, True, sum(map(len, body)))
+            while body and len(body[0]) <= WHOLE_BYTES:
+                data, body = data + body[0], body[1:]
+            upload = SlicedUpload(body)
         else:
             data = render(method, start, request.headers, body is not None, request.body_length)
             if body is not None:

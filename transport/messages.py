@@ -34,6 +34,10 @@ STRAIGHT = ConnectionOptions()
 """No proxy, the system's authorities, no certificate of our own."""
 
 
+Pieces = tuple[bytes | memoryview, ...]
+"""A body in memory, to be sent one piece after the other: a long one need not be copied to be joined."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One request to a provider, ready to be written."""
 
@@ -41,7 +45,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     url: str
     headers: Headers
     """Without ``host`` and framing fields: the transport writes these."""
-    body: bytes | AsyncIterator[bytes] | None
+    body: bytes | Pieces | AsyncIterator[bytes] | None
     body_length: int | None
     """Bytes of a streamed ``body`` when known, else None (chunked). Ignored for a body in memory."""
     clocks: Clocks

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from core.errors import ConnectFailed, Delivered, UpstreamCut, UpstreamTimeout
 from core.headers import Headers
 from transport import failures
-from transport.messages import UpstreamRequest
+from transport.messages import Pieces, UpstreamRequest
 from transport.script import Cut, Head, Receive, Received, Refuse, Respond, Script, Send, Stall, Step, Unreachable, Wait
 
 
@@ -157,8 +157,10 @@ async def _script(respond: Respond, request: UpstreamRequest) -> Script:
     return plan
 
 
-async def _receive(body: bytes | AsyncIterator[bytes] | None, keep_bytes: int) -> Received:
-    pieces = _one(body or b"") if body is None or isinstance(body, bytes) else body
+async def _receive(body: bytes | Pieces | AsyncIterator[bytes] | None, keep_bytes: int) -> Received:
+    if body is None or isinstance(body, bytes):
+        body = (body or b"",)
+    pieces = _each(body) if isinstance(body, tuple) else body
     length, digest, kept = 0, hashlib.sha256(), bytearray()
     async for piece in pieces:
         length += len(piece)
@@ -167,8 +169,9 @@ async def _receive(body: bytes | AsyncIterator[bytes] | None, keep_bytes: int) -
     return Received(length, digest.hexdigest(), bytes(kept))
 
 
-async def _one(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+async def _each(body: Pieces) -> AsyncIterator[bytes]:
+    for piece in body:
+        yield bytes(piece)
 
 
 def _cut() -> UpstreamCut:

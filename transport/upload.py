@@ -6,8 +6,9 @@ from typing import Final, Protocol
 
 from core.errors import InvalidRequest
 from core.tasks import Tasks
+from transport.messages import Pieces
 
-SLICE_BYTES: Final = 256 * 1024
+SLICE_BYTES: Final = 1024 * 1024
 """Bodies in memory above :data:`WHOLE_BYTES` are written in slices: a provider that stops reading is noticed, and one
 large write (and its encryption) does not hold the event loop."""
 
@@ -59,11 +60,10 @@ class Upload(Protocol):
 class SlicedUpload:
     """A large body in memory."""
 
-    __slots__ = ("_offset", "_outlet", "_view")
+    __slots__ = ("_outlet", "_views")
 
-    def __init__(self, body: bytes) -> None:
-        self._view = memoryview(body)
-        self._offset = 0
+    def __init__(self, pieces: Pieces) -> None:
+        self._views = [memoryview(piece) for piece in reversed(pieces) if len(piece)]
         self._outlet: Outlet | None = None
 
     def begin(self, outlet: Outlet) -> None:
@@ -76,13 +76,16 @@ class SlicedUpload:
         outlet = self._outlet
         if outlet is None:
             return
+        views = self._views
         room = True
-        while room and self._offset < len(self._view):
-            piece = self._view[self._offset : self._offset + SLICE_BYTES]
-            self._offset += len(piece)
+        while room and views:
+            view = views.pop()
+            if len(view) > SLICE_BYTES:
+                views.append(view[SLICE_BYTES:])
+                view = view[:SLICE_BYTES]
             outlet.taken()
-            room = outlet.put(piece)
-        if self._offset >= len(self._view):
+            room = outlet.put(view)
+        if not views:
             self.stop()
             outlet.written()
 

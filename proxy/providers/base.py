@@ -8,7 +8,7 @@ import msgspec
 from core.errors import UpstreamAnswered
 from core.headers import Headers
 from core.secret import Secret
-from transport.messages import STRAIGHT, Clocks, ConnectionOptions, UpstreamRequest
+from transport.messages import STRAIGHT, Clocks, ConnectionOptions, Pieces, UpstreamRequest
 from transport.script import Receive, Script
 
 
@@ -22,7 +22,7 @@ class Call(msgspec.Struct, frozen=True):
     """Without the question mark; empty where there is none."""
     headers: Headers
     """The client's end-to-end fields that may be forwarded: no credentials, no hop-by-hop fields."""
-    body: bytes | AsyncIterator[bytes] | None
+    body: bytes | Pieces | AsyncIterator[bytes] | None
     body_length: int | None
     model: str | None
     """The provider's own model name; None for calls that have none (files, batches)."""

@@ -38,7 +38,8 @@ def assert_read_alike(data: bytes) -> bool:
     try:
         loaded = read(data, "f.yaml")
     except ConfigFaults as refused:
-        if "a comment stands where it cannot be kept" in str(refused):
+        # Edits are refused then, with the place; what matters is that nothing is read otherwise.
+        if "a comment stands where it cannot be kept" in str(refused) or "edits cannot keep" in str(refused):
             return False
         raise
     assert_same(document.value, plain(loaded))
@@ -71,6 +72,7 @@ def assert_same(one: Any, other: Any) -> None:
 @example(["~", "", "Null"])
 @example(["-0", "+012", "-0x1"])
 @example(["0o8", "1e", "1.2.3"])
+@example(["|\t"])
 def test_plain_scalars_are_read_alike(texts: list[str]) -> None:
     assert_read_alike("".join(f"k{number}: {text}\n" for number, text in enumerate(texts)).encode())
     assert_read_alike("".join(f"{text}: {text}\n" for text in texts).encode())

@@ -23,7 +23,7 @@ from proxy.providers.classify import classify
 from proxy.providers.echo import chat, embeddings, faults, responses, uploads
 from proxy.providers.echo.answer import CREATED, Answer, Pace, Rejected, document, error_answer, play
 from proxy.providers.entry import read_options
-from transport.messages import UpstreamRequest
+from transport.messages import Pieces, UpstreamRequest
 from transport.script import Receive, Received, Script
 
 _KEEP_JSON_BYTES = 32 * 1024 * 1024
@@ -127,11 +127,13 @@ class Echo:
 
 
 def _received(
-    body: bytes | AsyncIterator[bytes] | None, keep_bytes: int, then: Callable[[Received], Script]
+    body: bytes | Pieces | AsyncIterator[bytes] | None, keep_bytes: int, then: Callable[[Received], Script]
 ) -> Script | Receive:
     """``then`` of a body in memory at once, of a streamed one when it has come in."""
     if body is None or isinstance(body, bytes):
-        whole = body or b""
+        body = (body or b"",)
+    if isinstance(body, tuple):
+        whole = b"".join(body)
         return then(Received(len(whole), hashlib.sha256(whole).hexdigest(), whole[:keep_bytes]))
     return Receive(then, keep_bytes)
 

@@ -38,6 +38,11 @@ def test_a_comment_that_would_be_lost_is_told() -> None:
         read(b"a: # c\n|\n  t\n\n", "f.yaml")
 
 
+def test_a_spelling_that_cannot_be_edited_is_told_with_its_place() -> None:
+    with pytest.raises(ConfigFaults, match=r"f\.yaml:2:5: edits cannot keep how this is written .*found '\\t'"):
+        read(b"a: 1\nb: |\t\n  t\n", "f.yaml")
+
+
 def test_an_empty_document_can_be_edited() -> None:
     document = read(b"# nothing yet\n", "f.yaml")
     assert {} == plain(document)

@@ -281,7 +281,7 @@ async def test_the_callers_fault_outranks_how_the_provider_saw_it() -> None:
 
         async def send(self, request: UpstreamRequest) -> NoReturn:
             assert request.body is not None
-            assert not isinstance(request.body, bytes)
+            assert not isinstance(request.body, bytes | tuple)
             try:
                 async for _ in request.body:
                     pass
