@@ -54,11 +54,7 @@ class Pools:
         if len(choices) == 1:
             name = choices[0][0]
             return None if name in exclude or cooled(provider, name, now) else name
-        usable = [
-            choice
-            for choice in choices
-            if choice[0] not in exclude and not cooled(provider, choice[0], now)
-        ]
+        usable = [choice for choice in choices if choice[0] not in exclude and not cooled(provider, choice[0], now)]
         if len(usable) < 2:
             return usable[0][0] if usable else None
         point = random() * sum(weight for _, weight in usable)

@@ -25,8 +25,8 @@ from proxy.providers.base import LocalAdapter
 from routing.advice import advice
 from routing.route_tests import run_route_tests
 from routing.router import Router
-from transport.options import CannotConnect, check_connection_options
 from transport.messages import ConnectionOptions
+from transport.options import CannotConnect, check_connection_options
 from transport.scripted import ScriptedClient
 from transport.tls import CannotUseCertificate, ServerTls
 

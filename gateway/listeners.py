@@ -68,6 +68,11 @@ def shown_address(sockets: list[socket.socket]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def shown_url(sockets: list[socket.socket], *, tls: bool) -> str:
+    """The same as a URL."""
+    return f"{'https' if tls else 'http'}://{shown_address(sockets)}"
+
+
 def no_tls() -> None:
     """Plain HTTP."""
 

@@ -20,7 +20,7 @@ from config.faults import ConfigFaults
 from config.schema import Config
 from config.starter import starter_config
 from core.events import Event, GatewayStarted
-from gateway.listeners import CannotListen, bind, shown_address
+from gateway.listeners import CannotListen, bind, shown_address, shown_url
 from gateway.memory import keep_freed_memory
 from gateway.pauses import spare_collections
 from gateway.resources import Resources
@@ -145,7 +145,8 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         config = server.reloader.start().config
         doors = _open_doors(options, config)
         if options.banner and predecessor is None:
-            print(banner(shown_address(doors.sockets), options, config), flush=True)
+            url = shown_url(doors.sockets, tls=config.server.tls is not None)
+            print(banner(url, options, config), flush=True)
     except (ConfigFaults, CannotListen, OSError) as error:
         await _give_up(resources, options)
         if predecessor is not None:
@@ -167,7 +168,8 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
             return 0
         revision = server.reloader.current().revision
         await resources.close()
-        _log.info("listening on http://%s with %d workers", shown_address(doors.sockets), config.server.workers)
+        url = shown_url(doors.sockets, tls=config.server.tls is not None)
+        _log.info("listening on %s with %d workers", url, config.server.workers)
         supervisor = Supervisor(
             # Its environment holds what an environment file had to say.
             ("-m", "gateway", "serve", "--config", str(options.config)),
@@ -278,14 +280,14 @@ def _other_address(options: ServeOptions) -> str:
     return f"choose another with --listen, or set server.listen in {options.config}"
 
 
-def banner(address: str, options: ServeOptions, config: Config) -> str:
+def banner(url: str, options: ServeOptions, config: Config) -> str:
     """What a person sees first: where it listens, a request that works as printed, and what to edit."""
     token = options.first_token or "$SLUICE_TOKEN"
     edited = "edit and save: it is live at once"
     model = _first_model(config)
     lines = [
         "",
-        f"  Sluice listens on  http://{address}",
+        f"  Sluice listens on  {url}",
         f"  Configuration      {options.config}  ({edited}{'; it goes when this ends' if options.passing else ''})",
     ]
     if options.passing:
@@ -305,7 +307,7 @@ def banner(address: str, options: ServeOptions, config: Config) -> str:
             "",
             "  Try it:",
             "",
-            f"curl -N http://{address}/v1/chat/completions \\",
+            f"curl -N {url}/v1/chat/completions \\",
             f'  -H "Authorization: Bearer {token}" \\',
             "  -H 'Content-Type: application/json' \\",
             f'  -d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, Sluice!"}}]}}\'',

@@ -12,7 +12,7 @@ from pathlib import Path
 from core.events import GatewayStarted, GatewayStopping
 from gateway.build import server_tls
 from gateway.frontdoor import DataPlaneEntry, FrontDoor
-from gateway.listeners import Listener, no_tls, shown_address
+from gateway.listeners import Listener, no_tls, shown_address, shown_url
 from gateway.reload import Reloader
 from gateway.resources import Resources
 from gateway.spread import Spread
@@ -79,7 +79,7 @@ class Server:
         background.spawn(resources.metrics.run(), "metrics")
         generation = self.reloader.current()
         resources.events.emit(GatewayStarted(address=shown_address(sockets), revision=generation.revision))
-        _log.info("listening on http://%s", shown_address(sockets))
+        _log.info("listening on %s", shown_url(sockets, tls=generation.config.server.tls is not None))
         try:
             await self._stop_asked.wait()
             await self._drain()

@@ -109,8 +109,7 @@ class Tries:
         self._in_group = 0  # attempts begun in it
         self._queue: tuple[Group, ...] = plan.fallbacks.error
         self._kinds = {"error"}  # kinds of fallback whose groups have been queued
-        self._number = 0
-        self._backoffs = 0
+        self._number = self._backoffs = 0
         self._current: Attempt | None = None
         self._pending: Attempt | None = None
         self._tried: set[_Key] = set()
@@ -220,14 +219,13 @@ class Tries:
         return credential
 
     def _pool_rests(self, provider: str, now: float, seconds: float) -> float:
-        """How long it takes until any credential of an exhausted pool is back; ``seconds`` where that is not known."""
+        """How long until any credential of an exhausted pool is back; ``seconds`` where that is not known."""
         cooled = [self._cooldowns.credential(provider, name, now) for name in self._pools.names(provider)]
         return min((each.until - now for each in cooled if each is not None), default=seconds)
 
     def _note(self, attempt: Attempt, error: UpstreamError, now: float) -> None:
         """Remember, for this exchange, what may not be tried again, or not yet."""
-        key = attempt.target.key
-        asked = error.retry_after_seconds
+        key, asked = attempt.target.key, error.retry_after_seconds
         too_long = asked is not None and asked > self._plan.retry.max_backoff_seconds
         if error.retry in (RetryScope.NEVER, RetryScope.OTHER_TARGET):
             self._barred.add(key)
@@ -290,10 +288,12 @@ class Tries:
 
     def _begin(self, now: float) -> Attempt:
         target = self._group.targets[0]
-        if len(self._group.targets) == 1 and self._cooldowns.target(*target.key, now) is None:
-            # The usual case: nothing to choose among.
-            if (credential := self._credential(target, now)) is not None:
-                return self._attempt(target, credential, 0.0)
+        if (
+            len(self._group.targets) == 1  # the usual case: nothing to choose among
+            and self._cooldowns.target(*target.key, now) is None
+            and (credential := self._credential(target, now)) is not None
+        ):
+            return self._attempt(target, credential, 0.0)
         return self._untried(self._group, now) or self._enter(now) or self._probe(now)
 
     def _untried(self, group: Group, now: float) -> Attempt | None:
@@ -342,8 +342,7 @@ class Tries:
         wait = min(retry.max_backoff_seconds, max(soonest - now, self._random() * bound))
         positions = [position for position, when in ready.items() if when == soonest]
         attempt = self._choose(group, positions, max(soonest, now + wait), wait)
-        if attempt is not None:
-            self._backoffs += 1
+        self._backoffs += attempt is not None
         return attempt
 
     def _choose(self, group: Group, positions: list[int], when: float, wait: float) -> Attempt | None:
@@ -393,8 +392,9 @@ class Tries:
     def __repr__(self) -> str:
         due = self._pending
         then = f"; next {due.target} in {due.wait_seconds:g} s" if due is not None else ""
+        last = self._last if self._at is None else f"{self._last} {self._at}"
         tried = ", ".join(sorted("/".join(filter(None, key)) for key in self._tried)) or "nothing"
         return (
-            f"<Tries: {' '.join(map(str, filter(None, (self._last, self._at))))}{then}; attempt {self._number}, {self._in_group} of {self._plan.retry.attempts} "
+            f"<Tries: {last}{then}; attempt {self._number}, {self._in_group} of {self._plan.retry.attempts} "
             f"in group {self._place}, {len(self._queue)} groups left; tried {tried}>"
         )

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -26,7 +27,7 @@ ADMIN_KEY = "admin-key-of-the-tests"
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
-_LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
+_LISTENING = re.compile(r"listening on https?://([^:\s]+):(\d+)")
 # Cheap to verify: what argon2 costs is not what these tests are about.
 ADMIN_KEY_HASH = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(ADMIN_KEY)
 
@@ -75,8 +76,9 @@ class GatewayFailure(AssertionError):
 class Gateway:
     """A running ``python -m gateway serve``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], config: Path, place: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], config: Path, place: Path, *, tls: bool = False) -> None:
         self.process = process
+        self.tls = tls
         self.config = config
         self.host = "127.0.0.1"
         self.port = 0
@@ -132,6 +134,10 @@ class Gateway:
             body = json.dumps(body).encode()
             fields["content-type"] = "application/json"
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
+        if self.tls:
+            # Who it is is not asked here.
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=20, context=context)
         try:
             connection.request(method, path, body, {**fields, **(headers or {})})
             answer = connection.getresponse()
@@ -270,6 +276,7 @@ def gateway(
     extra: Mapping[str, str] | None = None,
     measured: bool = False,
     arguments: Sequence[str] | None = None,
+    tls: bool = False,
 ) -> Iterator[Gateway]:
     """Run a gateway with the configuration ``text`` until the block is left; its files are in ``place``.
 
@@ -295,7 +302,7 @@ def gateway(
             stdout=out,
             stderr=err,
         )
-    running = Gateway(process, config, place)
+    running = Gateway(process, config, place, tls=tls)
     try:
         _await_ready(running)
         yield running

@@ -60,6 +60,9 @@ class Call:
 
     async def send(self, data: bytes) -> None:
         """Write ``data`` as it is, and wait while the other side does not take it."""
+        if self._writer.transport.is_closing():
+            # uvloop would say it with a RuntimeError.
+            raise ConnectionResetError
         self._writer.write(data)
         await self._writer.drain()
 

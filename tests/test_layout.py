@@ -1,5 +1,6 @@
 """The shape of the tree: names, layers, sizes, locks."""
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -58,6 +59,27 @@ def test_every_package_is_under_the_import_contracts_the_types_and_the_coverage(
     assert sorted(_packages()) == SETTINGS["tool"]["importlinter"]["root_packages"]
     assert _packages() | {"tests", "tools"} == set(SETTINGS["tool"]["mypy"]["files"])
     assert _packages() - {"bench"} == set(SETTINGS["tool"]["coverage"]["run"]["source"])
+
+
+def _imported(path: Path) -> set[str]:
+    """What a file imports anywhere in it, and the modules that hold it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_the_program_speaks_http_by_its_own_transport() -> None:
+    # Packages as a whole are the import contracts' matter (aiohttp is); they cannot name a part of a foreign one.
+    others = {"httpclient", "simple_httpclient", "curl_httpclient", "http1connection", "httpserver", "tcpserver"}
+    stock = {f"tornado.{name}" for name in others}
+    files = [
+        path for path in _tree() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] not in ("tests", "bench")
+    ]
+    assert {} == {str(path.relative_to(ROOT)): found for path in files if (found := _imported(path) & stock)}
 
 
 def test_a_long_file_has_its_reason() -> None:

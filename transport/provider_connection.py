@@ -150,9 +150,9 @@ class ProviderConnection(asyncio.Protocol):
             return
         if transport.is_closing():
             self._fail(NotSent())
-            return
-        self._out = None
-        transport.write(out)
+        else:
+            self._out = None
+            transport.write(out)
 
     def give_up(self) -> None:
         """Close now: whatever it still has to write, and without TLS's farewell."""
@@ -162,13 +162,9 @@ class ProviderConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close now; an answer under way, or waited for, fails."""
-        if self.phase is _IDLE:
-            self._close()
-        else:
-            self._fail(failures.cut())
+        self._close() if self.phase is _IDLE else self._fail(failures.cut())
 
     def take_unread(self) -> bytes:
-        """See :class:`transport.answer.Source`."""
         if not self._parser.pieces:
             return b""
         piece = self._parser.take()
@@ -178,34 +174,28 @@ class ProviderConnection(asyncio.Protocol):
         return piece
 
     def wait(self) -> "asyncio.Future[bool]":
-        """See :class:`transport.answer.Source`."""
         if self._clocks is not None:
             self._timer.set(self._clocks.idle_seconds)
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
     def pour(self, take: Callable[[bytes], bool]) -> "asyncio.Future[bool]":
-        """See :class:`transport.answer.Source`."""
         self._take = take
         if self._paused:
             self._resume()
         return self.wait()
 
-    # What the socket says
+    # What the socket says (asyncio.Protocol)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See :class:`asyncio.Protocol`."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_HIGH_MARK_BYTES, _LOW_MARK_BYTES)
         if self.phase is _CLOSED:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """See :class:`asyncio.Protocol`."""
-        if self.phase is _IDLE:
+        if self.phase is _IDLE or self.phase is _CLOSED:
             self._close()  # nobody has asked anything
-            return
-        if self.phase is _CLOSED:
             return
         if self._out is not None:
             self._fail(NotSent())  # it speaks before it was asked
@@ -238,20 +228,16 @@ class ProviderConnection(asyncio.Protocol):
             self._completed()
 
     def eof_received(self) -> None:
-        """See :class:`asyncio.Protocol`."""
         # Not left to `connection_lost`, which comes when all that is still to be written has been.
         self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See :class:`asyncio.Protocol`."""
         self._ended(exc)
 
     def pause_writing(self) -> None:
-        """See :class:`asyncio.Protocol`."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """See :class:`asyncio.Protocol`."""
         self._full = False
         if self._upload is not None:
             self._upload.go_on()

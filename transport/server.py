@@ -48,7 +48,17 @@ class ServerConnection(Receiver, asyncio.Protocol):
     ``body_idle_seconds`` inside its body. Without it the answer is 408 (:meth:`refuse_slow_body`).
     """
 
-    __slots__ = ("_close_callback", "_door", "_dropped", "_on_closed", "_protocol", "_requests", "_seen", "context", "target")
+    __slots__ = (
+        "_close_callback",
+        "_door",
+        "_dropped",
+        "_on_closed",
+        "_protocol",
+        "_requests",
+        "_seen",
+        "context",
+        "target",
+    )
 
     def __init__(
         self,

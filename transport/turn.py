@@ -9,7 +9,6 @@ import logging
 import weakref
 from typing import Protocol
 
-
 _log = logging.getLogger("sluice.transport")
 
 

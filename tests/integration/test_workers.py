@@ -222,11 +222,10 @@ def test_connections_are_spread_evenly(start_gateway: StartGateway, workers: int
     gateway = start_gateway(CONFIG.replace("workers: 2", f"workers: {workers}"), measured=True)
     _await_workers(gateway, workers)
     for count in (64, 256):
-        # A worker that the system does not let run for 10 ms misses a turn: a busy machine gets further tries.
-        tries: list[list[int]] = []
-        while not tries or max(tries[-1]) > 1.5 * min(tries[-1]):
-            assert len(tries) < 5, tries
-            tries.append(shares(gateway, count))
+        # At the first try: a worker misses its turns only when the system does not let it run for 30 ms. In 200 tries on
+        # two cores, half of them beside three busy loops, none did.
+        found = shares(gateway, count)
+        assert max(found) <= 1.5 * min(found), found
 
 
 def test_what_a_stuck_worker_does_not_take_the_others_do(gateway: Gateway) -> None:

@@ -41,7 +41,9 @@ class Seen:
 
     def on_headers_complete(self) -> None:
         self.complete = True
-        self.keep_alive = self.parser.should_keep_alive()  # a message without a body is over when it is fed, and forgotten
+        self.keep_alive = (
+            self.parser.should_keep_alive()
+        )  # a message without a body is over when it is fed, and forgotten
 
 
 @settings(max_examples=200, deadline=None)

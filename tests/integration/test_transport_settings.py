@@ -1,0 +1,176 @@
+"""The keys of `server:`, `transport:` and `providers[]` that rule the transport, in a running gateway."""
+
+import asyncio
+import http.client
+import shutil
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.connect_proxy import connect_proxy
+from tests.gateway_process import TOKEN, Gateway, run_cli
+from tests.integration.conftest import StartGateway
+from tests.provider import Call, completion, entry, free_port, provider
+
+HERE = Path(__file__).parent
+ECHO = "providers:\n  - {name: e, type: echo, models: ['*']}\n"
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+LIMITED = """
+server:
+  max_header_bytes: 1024
+  max_header_fields: 8
+  max_url_bytes: 256
+  header_seconds: 0.3
+  body_idle_seconds: 0.3
+  keep_alive_seconds: 0.5
+  max_requests_per_connection: 3
+  max_connections: 2
+  max_body_bytes: 1024
+  max_decompressed_bytes: 2048
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(start_shared_gateway: StartGateway) -> Gateway:
+    return start_shared_gateway(LIMITED + ECHO)
+
+
+def told(gateway: Gateway, sent: bytes) -> bytes:
+    """Everything that comes back until the gateway closes."""
+    # The connections of the test before are gone a moment later than their client: there may be two.
+    time.sleep(0.05)
+    with socket.create_connection((gateway.host, gateway.port), timeout=5) as link:
+        link.sendall(sent)
+        pieces = []
+        while piece := link.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + TOKEN.encode() + b"\r\n"
+LIMITS: dict[str, tuple[bytes, bytes]] = {
+    "header bytes": (HEAD + b"x: " + b"y" * 1024 + b"\r\n\r\n", b"HTTP/1.1 431 "),
+    "header fields": (HEAD + b"x: y\r\n" * 7 + b"\r\n", b"HTTP/1.1 431 "),
+    "URL": (b"GET /v1/" + b"x" * 256 + b" HTTP/1.1\r\nhost: x\r\n\r\n", b"HTTP/1.1 414 "),
+    "a slow head": (HEAD, b"HTTP/1.1 408 "),
+    "a silent client": (b"", b""),
+    "a slow body": (HEAD + b'content-length: 9\r\n\r\n{"m', b"HTTP/1.1 408 "),
+    "a long body": (HEAD + b"connection: close\r\ncontent-length: 1025\r\n\r\n" + b" " * 1025, b"HTTP/1.1 413 "),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_each_limit_of_the_listener_is_a_key_and_has_its_answer(limited: Gateway, limit: str) -> None:
+    sent, answer = LIMITS[limit]
+    got = told(limited, sent)
+    assert got.startswith(answer)
+    assert bool(answer) == bool(got)
+
+
+def test_a_kept_connection_serves_so_many_requests(limited: Gateway) -> None:
+    time.sleep(0.05)
+    connection = http.client.HTTPConnection(limited.host, limited.port, timeout=5)
+    said = []
+    for _ in range(3):
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse()
+        answer.read()
+        said.append(answer.getheader("connection"))
+    assert [None, None, "close"] == said
+    connection.close()
+
+
+def test_connections_beyond_the_limit_are_told_so(limited: Gateway) -> None:
+    time.sleep(0.05)
+    first, second = (socket.create_connection((limited.host, limited.port)) for _ in range(2))
+    with first, second:
+        time.sleep(0.05)
+        assert told(limited, b"").startswith(b"HTTP/1.1 503 ")
+    time.sleep(0.1)
+    assert 200 == limited.request("GET", "/healthz").status
+
+
+def test_limits_of_the_listener_follow_a_reload(start_gateway: StartGateway) -> None:
+    running = start_gateway("server: {max_url_bytes: 256}\n" + ECHO)
+    long = "/v1/models/" + "x" * 300
+    assert 414 == running.request("GET", long).status
+    running.config.write_text(running.config.read_text().replace("max_url_bytes: 256", "max_url_bytes: 1024"))
+    deadline = time.monotonic() + 5
+    while running.request("GET", long).status == 414:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_https_serves_and_takes_a_renewed_certificate(start_gateway: StartGateway, tmp_path: Path) -> None:
+    file = tmp_path / "site.pem"
+    shutil.copy(HERE / "localhost.pem", file)
+    running = start_gateway(f"server: {{tls: {{cert: {file}, key: {file}}}}}\n" + ECHO, tls=True)
+
+    def answer(trusted: Path) -> int:
+        context = ssl.create_default_context(cafile=str(trusted))
+        connection = http.client.HTTPSConnection("localhost", running.port, timeout=5, context=context)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    assert 200 == answer(HERE / "localhost.pem")
+    with pytest.raises(ssl.SSLError):
+        answer(HERE / "renewed.pem")
+    new = tmp_path / "new.pem"
+    shutil.copy(HERE / "renewed.pem", new)
+    new.rename(file)
+    time.sleep(1.1)
+    assert 200 == answer(HERE / "renewed.pem")
+    assert 0 == run_cli("health", "--tls", "--address", f"127.0.0.1:{running.port}", cwd=tmp_path)[0]
+    assert 0 != run_cli("health", "--address", f"127.0.0.1:{running.port}", cwd=tmp_path)[0]
+
+
+def test_a_certificate_that_cannot_be_used_is_a_fault_with_its_place(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    running = start_gateway(ECHO)
+    running.expect_log("configuration refused: .*server.tls.cert: cannot read|stays: ")
+    text = running.config.read_text()
+    running.config.write_text(f"server: {{tls: {{cert: {tmp_path}/no.pem, key: {tmp_path}/no.pem}}}}\n{text}")
+    deadline = time.monotonic() + 5
+    while "cannot read" not in running.err:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 200 == running.request("POST", "/v1/chat/completions", CHAT).status
+
+
+async def answer(call: Call) -> None:
+    await call.body()
+    await call.answer(completion("hello"))
+
+
+async def test_a_provider_is_reached_through_its_proxy(start_gateway: StartGateway, tmp_path: Path) -> None:
+    async with connect_proxy(user_password="user:planted") as proxy, provider(answer) as real:
+        providers = "\n".join(
+            f"  - {one}"
+            for one in (
+                real.entry("proxied"),
+                real.entry("straight", "proxy_url: direct"),
+                entry(free_port(), "gone"),
+            )
+        )
+        running = start_gateway(
+            f"transport: {{proxy_url: 'http://user:planted@127.0.0.1:{proxy.port}'}}\nproviders:\n{providers}\n"
+        )
+        running.expect_log("attempt")
+
+        async def ask(model: str) -> int:
+            return (await asyncio.to_thread(running.chat, model)).status
+
+        assert 200 == await ask("straight/m")
+        assert [] == proxy.heads
+        assert 200 == await ask("proxied/m")
+        assert [f"CONNECT 127.0.0.1:{real.port} HTTP/1.1".encode()] == [head.split(b"\r\n")[0] for head in proxy.heads]
+        assert 502 == await ask("gone/m")
+        assert "planted" not in running.err + running.out
