@@ -4,6 +4,7 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from core.errors import ConnectFailed, ConnectTimeout, Delivered
 from tests.raw_server import ANSWER, CHUNKED, OK, Line, answers_all, body_of, post, served
 from transport.client import HttpClient, PoolLimits
 from transport.messages import Clocks, ConnectionOptions, UpstreamResponse
+from transport.provider_connection import ProviderConnection
 
 
 @pytest.fixture
@@ -291,3 +293,31 @@ async def test_a_stream_costs_little_memory(client: HttpClient) -> None:
         assert sum(entry.size for entry in ours.statistics("filename")) / 50 < 4096
         for answer in [*first, *more]:
             answer.close()
+
+
+@pytest.mark.parametrize("end", ["eof", "reset", "unasked bytes"])
+async def test_a_connection_that_ends_before_a_byte_was_written_costs_the_request_nothing(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    begin = ProviderConnection.begin
+    ended: list[ProviderConnection] = []
+
+    def begin_too_late(connection: ProviderConnection, *arguments: Any) -> "asyncio.Future[Any]":
+        head = begin(connection, *arguments)
+        if not ended:
+            # In the turn of the event loop in which the request was to be written.
+            ended.append(connection)
+            match end:
+                case "eof":
+                    connection.eof_received()
+                case "reset":
+                    connection.connection_lost(ConnectionResetError())
+                case _:
+                    connection.data_received(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        return head
+
+    async with served(says_its_number) as server:
+        assert b"1" == await send_read(client, server.base)
+        monkeypatch.setattr(ProviderConnection, "begin", begin_too_late)
+        assert b"2" == await send_read(client, server.base)
+        assert (1, "1 open, 1 idle, 0 waiting") == (len(ended), state(client))
