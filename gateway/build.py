@@ -159,10 +159,10 @@ def _bind(provider: Provider, config: Config, directory: Path, resources: Resour
     adapter = build_adapter(provider)
     if PROVIDER_TYPES[provider.type].transport == "local":
         return BoundProvider(adapter, ScriptedClient(cast(LocalAdapter, adapter).respond))
-    return BoundProvider(adapter, resources.client, _connection_options(provider, config, directory))
+    return BoundProvider(adapter, resources.client, _connection_options(provider, config, directory, resources))
 
 
-def _connection_options(provider: Provider, config: Config, directory: Path) -> ConnectionOptions:
+def _connection_options(provider: Provider, config: Config, directory: Path, resources: Resources) -> ConnectionOptions:
     """
     Raises:
         ConfigFaults: a file that is not there, or is no certificate.
@@ -182,7 +182,7 @@ def _connection_options(provider: Provider, config: Config, directory: Path) -> 
         raise ConfigFaults(
             [Fault(("tls", error.key) if error.key != "proxy_url" else ("proxy_url",), str(error))]
         ) from None
-    return options
+    return resources.shared_options(options)
 
 
 def server_tls(loaded: LoadedConfig) -> ServerTls | None:

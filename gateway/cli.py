@@ -132,7 +132,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     health = command("health", "ask the gateway on this machine whether it is ready", config=False)
     health.add_argument("--address", default=DEFAULT_ADDRESS, help=f"address:port (default: {DEFAULT_ADDRESS})")
     health.add_argument("--live", action="store_true", help="ask only whether it is alive")
-    health.add_argument("--tls", action="store_true", help="ask over HTTPS; whose certificate it is does not matter")
 
     command("version", "print the version", config=False)
     return parser, commands.choices
@@ -311,23 +310,29 @@ def _health(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"sluice: --address {options.address}: {error}", file=sys.stderr)
         return USAGE
-    connection = http.client.HTTPConnection(host, port, timeout=3)
-    if options.tls:
-        # This machine asks itself, most likely by an address that the certificate does not name.
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(host, port, timeout=3, context=context)
     try:
-        connection.request("GET", path)
-        status = connection.getresponse().status
-    except OSError as error:
-        print(f"sluice: no answer from {options.address}: {error.strerror or error}", file=sys.stderr)
+        try:
+            status = _status(http.client.HTTPConnection(host, port, timeout=3), path)
+        except (http.client.HTTPException, ConnectionResetError):
+            # Somebody listens who does not speak plain HTTP. This machine asks itself, most likely by an address that
+            # the certificate does not name.
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            status = _status(http.client.HTTPSConnection(host, port, timeout=3, context=context), path)
+    except (OSError, http.client.HTTPException) as error:
+        print(f"sluice: no answer from {options.address}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return FAULTY
-    finally:
-        connection.close()
     print(f"{path} answers {status}")
     return OK if status == http.client.OK else FAULTY
+
+
+def _status(connection: http.client.HTTPConnection, path: str) -> int:
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _version(_options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """One listener for both planes: each request goes to the data plane or to the management application by its path."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from tornado.httputil import (
@@ -20,6 +21,7 @@ from proxy.handlers import DataPlaneDelegate
 from proxy.pipeline import Pipeline
 from transport.server import ServerConnection
 
+_AUTHORITY = re.compile(r"[^/?]*")
 _PROBES = frozenset({"/healthz", "/readyz"})
 
 
@@ -80,8 +82,9 @@ def origin_form(target: str) -> str:
     scheme, separator, rest = target.partition("://")
     if scheme.lower() not in ("http", "https") or not separator:
         return target
-    slash = rest.find("/")
-    return rest[slash:] if slash >= 0 else "/"
+    authority = _AUTHORITY.match(rest)
+    after = rest[authority.end() :] if authority is not None else rest
+    return after if after.startswith("/") else f"/{after}"
 
 
 class _InOriginForm(HTTPMessageDelegate):

@@ -100,6 +100,7 @@ class Listener:
         self._connections: set[ServerConnection] = set()
         self._emptied = asyncio.Event()
         self._refused_since: dict[socket.socket, float] = {}
+        self._cannot_accept = False
         self._farewells: set[socket.socket] = set()
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
@@ -160,9 +161,14 @@ class Listener:
                 continue
             except OSError as error:
                 # Out of file descriptors, most likely. The backlog keeps who waits; asking again at once would spin.
-                _log.error("cannot accept connections: %s; trying again in %g s", error.strerror, _ACCEPT_PAUSE_SECONDS)
+                if not self._cannot_accept:
+                    # Once for a run of failures.
+                    self._cannot_accept = True
+                    pause = _ACCEPT_PAUSE_SECONDS
+                    _log.error("cannot accept connections: %s; trying again every %g s", error.strerror, pause)
                 self._pause(listening, _ACCEPT_PAUSE_SECONDS)
                 return
+            self._cannot_accept = False
             accepted.setblocking(False)
             if len(self._connections) < self._max_connections():
                 self._take(accepted)

@@ -14,6 +14,9 @@ from gateway.workers import WORKER
 from routing.cooldown import Cooldowns, Cooled
 from telemetry.metrics import Metrics
 from transport.client import HttpClient, PoolLimits
+from transport.messages import STRAIGHT, ConnectionOptions
+
+_MOST_OPTIONS = 256
 
 
 class Resources:
@@ -36,9 +39,19 @@ class Resources:
         self.cooldowns = Cooldowns(self._cooled)
         self.admin_keys = AdminKeys(self.clock)
         self.client = HttpClient()
+        self._options = [STRAIGHT]
         self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
         self.metrics.subscribe(self.events)
         self.events.subscribe(log_attempts, AttemptFailed, TargetCooled)
+
+    def shared_options(self, options: ConnectionOptions) -> ConnectionOptions:
+        """The same as ``options``, where a former generation had them: its connections to the provider serve on."""
+        for known in self._options:
+            if _alike(known, options):
+                return known
+        self._options.append(options)
+        del self._options[:-_MOST_OPTIONS]
+        return options
 
     def follow(self, config: Config) -> None:
         """Keep to the bounds of a configuration that is put in force."""
@@ -69,3 +82,12 @@ class Resources:
         await self.tasks.cancel()
         await self.client.close()
         self.admin_keys.close()
+
+
+def _alike(one: ConnectionOptions, other: ConnectionOptions) -> bool:
+    if (one.ca_file, one.cert_file, one.key_file) != (other.ca_file, other.cert_file, other.key_file):
+        return False
+    if one.proxy_url is None or other.proxy_url is None:
+        return one.proxy_url is other.proxy_url
+    # The label says where it is read from: a handle on another place may come to differ later.
+    return one.proxy_url.label == other.proxy_url.label and one.proxy_url.matches(other.proxy_url.reveal())

@@ -143,10 +143,21 @@ class Answer:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if body.lstrip()[:1] not in (b"{", b"[", b'"'):
             raise UpstreamMalformed("the provider's answer is not JSON")
+        self._require_whole(body)
         self.usage = find_usage(body, self.dialect)
         if self._model is not None:
             body = rename(body, msgspec.json.encode(self._model))
         self.held = body
+
+    def _require_whole(self, body: bytes) -> None:
+        """Of an answer that ends where its connection does, nothing but itself tells whether that was too early."""
+        headers = self.response.headers
+        if "content-length" in headers or "transfer-encoding" in headers:
+            return
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise UpstreamCut("the provider's answer ended before it was complete") from None
 
     async def deliver(self, exchange: Exchange) -> None:
         """Pass on what is left after the head was sent, and end the client's answer as the provider's ended.

@@ -172,11 +172,12 @@ class HttpExchange:
         return piece
 
     def start(self, status: int, headers: Sequence[tuple[str, str]], data: bytes = b"", *, complete: bool) -> None:
+        # What it refuses has not begun.
+        self._connection.start_answer(status, headers, data, complete=complete)
         self.started = True
         self.finished = complete
         if self.head.method != "HEAD":
             self.bytes_out += len(data)
-        self._connection.start_answer(status, headers, data, complete=complete)
 
     def write(self, data: bytes) -> bool:
         if self.closed:

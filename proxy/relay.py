@@ -17,11 +17,11 @@ MAX_USAGE_BYTES = 16 * 1024
 
 _NAME = b'"model"'
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
-# On one line: where a provider's JSON is broken, what is read may not run on into its next event.
 # A JSON object up to its `model`, with nothing nested before it.
 _BEFORE_MODEL = re.compile(
     rb'\s*\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.0-9A-Za-z]+)\s*,\s*)*?"model"\s*:\s*("[^"\\\r\n]*")'
 )
+# On one line: where a provider's JSON is broken, what is read may not run on into its next event.
 _MODEL = re.compile(rb'"model"[ \t]*:[ \t]*("[^"\\\x00-\x1f]*(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*)*")')
 _BRACE = re.compile(rb"[{}]")
 _COUNTS = msgspec.json.Decoder(dict[str, object])

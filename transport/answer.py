@@ -84,6 +84,10 @@ class Answer:
             source = self._source
             self.settle(b"", failures.cut())
             source.give_up()
+        elif self._failure is not None:
+            # Whoever was told knows its frames, and these this answer: as a circle they would stay until the garbage
+            # collector comes round, with the request that they are about.
+            self._failure = failures.cut()
 
     def _settled(self) -> bytes:
         """What is left, and then the end: each reading of a failed answer fails."""

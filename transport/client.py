@@ -102,7 +102,8 @@ class HttpClient:
         self._addresses.clear()
         now = asyncio.get_running_loop().time()
         for clock in self._connecting:
-            clock.reschedule(now)
+            if not clock.expired():
+                clock.reschedule(now)
         self._pool.cut()
         await self._tasks.cancel()
 

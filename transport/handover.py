@@ -85,6 +85,7 @@ class _Tunnel(Outflow, asyncio.Protocol):
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
         if not self.closed and data:
+            self._handed += len(data)
             self._transport.write(data)
         return self._flow()
 

@@ -1,6 +1,10 @@
 """What leaves through a transport: backpressure, and a clock for clients that take nothing."""
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from abc import abstractmethod
 
 from tornado.iostream import StreamClosedError
@@ -19,6 +23,7 @@ class Outflow:
     __slots__ = (
         "_full",
         "_gathered",
+        "_handed",
         "_loop",
         "_out",
         "_send_idle_seconds",
@@ -43,6 +48,8 @@ class Outflow:
         self._out: list[bytes | memoryview] = []
         """Written in this turn of the event loop."""
         self._gathered = 0
+        self._handed = 0
+        """Bytes that the transport was given."""
         self._waiters: list[asyncio.Future[None]] | None = None
         self._send_timer: LazyTimer | None = None
         self._send_mark = 0
@@ -80,9 +87,11 @@ class Outflow:
         elif len(out) == 1:
             data = out[0]
             out.clear()
+            self._handed += len(data)
             transport.write(data)
         else:
             self._out = []
+            self._handed += sum(map(len, out))
             transport.writelines(out)
 
     def _flow(self) -> asyncio.Future[None]:
@@ -115,16 +124,25 @@ class Outflow:
     def _start_send_clock(self) -> None:
         if self._send_timer is None:
             self._send_timer = LazyTimer(self._loop, self._send_expired)
-        self._send_mark = self._transport.get_write_buffer_size()
+        self._send_mark = self._taken()
         self._send_timer.set(self._send_idle_seconds)
 
     def _send_expired(self) -> None:
-        left = self._transport.get_write_buffer_size()
-        if left < self._send_mark:
+        if self._taken() > self._send_mark:
             # It takes something, if slowly.
             self._start_send_clock()
-        elif left:
+        elif self._transport.get_write_buffer_size():
             self.abort()
+
+    def _taken(self) -> int:
+        """Bytes that the other end has acknowledged: what the system holds for it may be megabytes, and is not taken."""
+        link: socket.socket | None = self._transport.get_extra_info("socket")
+        try:
+            # tcp(7): SIOCOUTQ, what is not sent or not acknowledged.
+            queued = b"" if link is None else fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            queued = b""
+        return self._handed - self._transport.get_write_buffer_size() - int.from_bytes(queued, sys.byteorder)
 
     def _close(self) -> None:
         """Close when all is sent; a client that takes nothing is given up."""

@@ -47,12 +47,18 @@ class _Asking(asyncio.Protocol):
     def __init__(self) -> None:
         self.answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._came = bytearray()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See :class:`asyncio.Protocol`."""
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         """See :class:`asyncio.Protocol`."""
         if self.answer.done():
-            # What is behind a head that was whole already: said too early by somebody, and lost here.
-            self._refuse("The proxy sent bytes that do not belong there.")
+            # What is behind a head that was whole already: said too early by somebody, and it would be lost here.
+            if self._transport is not None:
+                self._transport.close()
             return
         self._came += data
         end = self._came.find(b"\r\n\r\n")

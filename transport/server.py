@@ -52,6 +52,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
         "_close_callback",
         "_door",
         "_dropped",
+        "_heading",
         "_on_closed",
         "_protocol",
         "_requests",
@@ -77,6 +78,8 @@ class ServerConnection(Receiver, asyncio.Protocol):
         self._protocol = protocol
         self._seen = 0
         """How much of what is pending was searched for the end of a head."""
+        self._heading = False
+        """Whether the clock of a head that has begun is running."""
         self._requests = 0
         self._dropped = 0
         self._close_callback: Callable[[], None] | None = None
@@ -189,7 +192,9 @@ class ServerConnection(Receiver, asyncio.Protocol):
         try:
             if end < 0:
                 check_partial(pending, self._seen, self._limits)
-                if not self._seen:
+                if not self._heading:
+                    # Once a request: empty lines before it, byte by byte, are no way to prolong it.
+                    self._heading = True
                     self._timer.set(self._limits.header_seconds)
                 self._seen = len(pending)
                 return
@@ -211,6 +216,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
         return pending
 
     def _begin(self, head: RequestHead) -> None:
+        self._heading = False
         self._requests += 1
         start_line = head.start_line
         self.target = start_line.path
@@ -256,6 +262,8 @@ class ServerConnection(Receiver, asyncio.Protocol):
     def _next(self) -> None:
         self._delegate = None
         self._body = None
+        # A body may have been paused for a reader who was done before its last piece.
+        self.resume_body()
         if not self._keep_alive:
             self._close_gently()
             return

@@ -117,8 +117,11 @@ class StreamedUpload:
 
     def stop(self) -> None:
         """See :class:`Upload`."""
-        if self._task is not None:
-            self._task.cancel()
+        # Let go of: a task that was cancelled knows its frames, and they know this upload. As a circle they would stay,
+        # with what the client has sent, until the garbage collector comes round.
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     async def _run(self, outlet: Outlet) -> None:
         chunked = self._missing_bytes is None

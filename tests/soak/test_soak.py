@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.tasks import Tasks
-from tests.gateway_process import ROOT, Gateway, document, gateway, until
+from tests.gateway_probe import Probe
+from tests.gateway_process import Gateway, document, gateway, until
 from tests.provider import Provider, provider
 from tests.soak.provider import behave
 from tests.soak.traffic import Traffic
@@ -22,7 +22,6 @@ WARM_SECONDS = SECONDS / 5
 CLIENTS_PER_KIND = 2
 CALM_SECONDS = 2.0
 """Every idle connection to a provider is closed by then."""
-PROBE = ROOT / "tests/soak/probe"
 BAD_EVERY = 7
 """Every seventh edit of the configuration is refused."""
 
@@ -62,21 +61,21 @@ class Footprint:
 class Soak:
     """A gateway under load, and its configuration on the move."""
 
-    def __init__(self, running: Gateway, real: Provider, tasks_file: Path) -> None:
+    def __init__(self, running: Gateway, real: Provider, probe: Probe) -> None:
         self.running = running
         self.real = real
-        self._tasks_file = tasks_file
+        self._probe = probe
         self._number = 0
         self.valid = 0
         """How many valid documents there were, the first included."""
 
     async def load(self, seconds: float) -> Traffic:
         """What came of ``seconds`` of traffic, with an edit a second."""
-        traffic = Traffic(self.running, seconds)
+        traffic = Traffic(self.running)
         tasks = Tasks()
         editing = tasks.spawn(self._edit(), "edits")
         try:
-            await traffic.run(CLIENTS_PER_KIND)
+            await traffic.run(CLIENTS_PER_KIND, seconds)
             assert not editing.done()
         finally:
             await tasks.cancel()
@@ -105,16 +104,10 @@ class Soak:
         place = Path(f"/proc/{self.running.process.pid}")
         return Footprint(
             files=len(list((place / "fd").iterdir())),
-            tasks=await self._tasks(),
+            tasks=(await self._probe.look(self.running)).tasks,
             threads=len(list((place / "task").iterdir())),
             memory_bytes=self.running.memory_bytes(),
         )
-
-    async def _tasks(self) -> int:
-        self._tasks_file.unlink(missing_ok=True)
-        self.running.signal(signal.SIGUSR1)
-        await until(self._tasks_file.exists, what="the number of tasks")
-        return int(self._tasks_file.read_text())
 
 
 def config(real: Provider, number: int) -> str:
@@ -123,13 +116,11 @@ def config(real: Provider, number: int) -> str:
 
 @pytest.fixture
 async def soak(tmp_path: Path) -> AsyncIterator[Soak]:
-    tasks_file = tmp_path / "tasks"
-    extra = {"PYTHONPATH": f"{PROBE}:{ROOT}", "SLUICE_SOAK_TASKS": str(tasks_file)}
+    probe = Probe(tmp_path)
     async with provider(behave) as real:
-        with gateway(config(real, 0), tmp_path, measured=True, extra=extra) as running:
-            # What the refused edits and the failures of providers leave in the log; nothing else may be told.
+        with gateway(config(real, 0), tmp_path, measured=True, extra=probe.extra) as running:
             running.expect_log("configuration refused|configuration in force stays")
-            yield Soak(running, real, tasks_file)
+            yield Soak(running, real, probe)
 
 
 @pytest.mark.soak

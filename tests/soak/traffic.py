@@ -39,9 +39,8 @@ Kind = Callable[[], Awaitable[None]]
 class Traffic:
     """Of one phase: its clients, and the connections that they keep, end with :meth:`run`."""
 
-    def __init__(self, running: Gateway, seconds: float) -> None:
+    def __init__(self, running: Gateway) -> None:
         self.running = running
-        self.seconds = seconds
         self.asked: Counter[str] = Counter()
         self.failures: list[str] = []
         self._session: aiohttp.ClientSession
@@ -49,9 +48,29 @@ class Traffic:
         self._fails = itertools.cycle(provider.FAILING)
         self._refusals = itertools.cycle(MALFORMED)
 
-    async def run(self, clients_a_kind: int) -> None:
+    async def run(self, clients_a_kind: int, seconds: float) -> None:
         """Ask for ``seconds``."""
-        kinds: tuple[Kind, ...] = (
+        end = asyncio.get_running_loop().time() + seconds
+        async with self._connected(), asyncio.TaskGroup() as group:
+            for kind in self._kinds():
+                for _ in range(clients_a_kind):
+                    group.create_task(self._repeat(kind, lambda _: asyncio.get_running_loop().time() < end))
+
+    async def run_times(self, times: int) -> None:
+        """Ask for each kind as often."""
+        async with self._connected(), asyncio.TaskGroup() as group:
+            for kind in self._kinds():
+                group.create_task(self._repeat(kind, lambda asked: asked < times))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[None]:
+        fields = {"authorization": f"Bearer {TOKEN}"}
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(headers=fields, timeout=timeout) as self._session:
+            yield
+
+    def _kinds(self) -> tuple[Kind, ...]:
+        return (
             self._rehearsed,
             self._rehearsed_stream,
             self._rehearsed_refusal,
@@ -68,25 +87,17 @@ class Traffic:
             self._malformed,
             self._management,
         )
-        fields = {"authorization": f"Bearer {TOKEN}"}
-        timeout = aiohttp.ClientTimeout(total=20)
-        async with (
-            aiohttp.ClientSession(headers=fields, timeout=timeout) as self._session,
-            asyncio.TaskGroup() as group,
-        ):
-            for kind in kinds:
-                for _ in range(clients_a_kind):
-                    group.create_task(self._repeat(kind))
 
-    async def _repeat(self, kind: Kind) -> None:
+    async def _repeat(self, kind: Kind, goes_on: Callable[[int], bool]) -> None:
+        """``goes_on`` is asked with the number of times so far."""
         name = kind.__name__.strip("_")
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.seconds
-        while loop.time() < end:
+        times = 0
+        while goes_on(times):
             try:
                 await kind()
             except (aiohttp.ClientError, OSError, EOFError, TimeoutError, AssertionError) as error:
                 self.failures.append(f"{name}: {error!r}"[:400])
+            times += 1
             self.asked[name] += 1
             await asyncio.sleep(PAUSE_SECONDS)
 

@@ -87,6 +87,13 @@ class Client:
         while True:
             await self.send(data)
 
+    async def send_for_ever_slowly(self, data: bytes, pause_seconds: float) -> None:
+        """Byte by byte."""
+        while True:
+            for at in range(len(data)):
+                await self.send(data[at : at + 1])
+                await asyncio.sleep(pause_seconds)
+
     async def head(self) -> tuple[int, dict[str, str]]:
         text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = text.split("\r\n")
@@ -568,3 +575,54 @@ async def test_after_the_client_has_gone_nothing_is_done_to_its_connection() -> 
     exchange.abort()
     exchange.receive_end()
     assert ([True], 0) == (gone, exchange.bytes_out)
+
+
+async def test_a_long_body_that_is_answered_early_leaves_the_connection_to_the_next_request(serve: Serve) -> None:
+    # The provider answers before the gateway has read on: the reading of the client is paused at that moment.
+    provider = Provider("up", [answer(b"{}", status=500), answer(b"{}")])
+    served = serve(provider, limits=Limits(MEBIBYTE, 64 * MEBIBYTE, MEBIBYTE))
+    size = 700 * KIBIBYTE
+    form = {"content_type": "multipart/form-data; boundary=b", "token": SHARED, "x_sluice_provider": "up"}
+    async with connected(served) as client:
+        await client.send(head(path="/v1/files", length=size, **form) + b"x" * size)
+        await client.answer()
+        await client.send(post())
+        async with asyncio.timeout(2):
+            assert 200 == (await client.answer())[0]
+
+
+async def test_empty_lines_do_not_prolong_the_time_for_a_head(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]), header_seconds=0.2)
+    async with connected(served) as client:
+        sending = asyncio.ensure_future(client.send_for_ever_slowly(b"\r\n", 0.03))
+        try:
+            async with asyncio.timeout(2):
+                assert b"" == (await client.gone())[:0]
+        finally:
+            sending.cancel()
+
+
+async def test_a_client_that_takes_little_is_not_given_up(serve: Serve) -> None:
+    count = [0]
+    served = serve(Provider("up", [flood(count)]), send_idle_seconds=0.3)
+    async with connected(served, buffer_bytes=16 * KIBIBYTE) as client:
+        await client.send(post())
+        for _ in range(20):
+            assert await client.reader.read(16 * KIBIBYTE)
+            await asyncio.sleep(0.1)
+        assert 1 == served.connections
+
+
+async def test_an_answer_that_cannot_be_begun_is_refused_and_does_not_hang(serve: Serve) -> None:
+    served = serve(Provider("up", [answer(b"{}")]))
+    async with connected(served) as client:
+        await client.send(post())
+        await client.answer()
+    exchange = HttpExchange(
+        ServerConnection(Served.__new__(Served), ServerLimits()),
+        RequestHead("GET", "/", "", Headers(), "192.0.2.1", 0.0),
+        1.0,
+    )
+    with pytest.raises(RuntimeError):  # no request is under way
+        exchange.start(200, (), complete=True)
+    assert (False, False) == (exchange.started, exchange.finished)

@@ -395,3 +395,14 @@ async def test_a_flood_of_small_comments_costs_no_more_than_its_bytes() -> None:
     gateway = Plane(Provider("up", [stream(*(comments[at : at + 3] for at in range(0, len(comments), 3)), DONE)]))
     async with asyncio.timeout(5):
         assert comments + DONE == (await gateway.post(ASKED)).body
+
+
+async def test_a_json_answer_that_only_its_connection_delimits_is_cut_where_it_is_not_whole() -> None:
+    half = (
+        Head(200, Headers([("content-type", "application/json")])),
+        Send(b'{"choices":[{"message":{"content":"half of'),
+    )
+    whole = (Head(200, Headers([("content-type", "application/json")])), Send(b'{"choices":[]}'))
+    assert 200 == (await Plane(Provider("up", [half, whole])).post({"model": "m"})).status
+    exchange = await Plane(Provider("up", [half])).post({"model": "m"})
+    assert (502, "upstream_disconnected") == (exchange.status, exchange.json()["error"]["code"])
