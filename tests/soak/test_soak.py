@@ -25,7 +25,7 @@ CALM_SECONDS = 2.0
 BAD_EVERY = 7
 """Every seventh edit of the configuration is refused."""
 
-# Measured over 300 seconds: see docs/development.md.
+# More than there was after the first fifth. Of memory: what the allocator keeps between buffers of changing sizes.
 MORE_FILES = 2
 MORE_TASKS = 0
 MORE_THREADS = 2
