@@ -15,17 +15,6 @@ _SWITCH_SECONDS = 0.0005
 _NEVER = 1_000_000_000
 
 
-# Young objects are looked at for garbage after this many more were made than went; Python's own number, 700, comes
-# round every few requests. What requests leave behind has no cycles, so there is little to be found.
-_YOUNG_OBJECTS = 20_000
-
-
-def spare_collections() -> None:
-    """Collect garbage seldom: for a process that serves requests. See :func:`keep_out_of_collections`, too."""
-    _, older, oldest = gc.get_threshold()
-    gc.set_threshold(_YOUNG_OBJECTS, older, oldest)
-
-
 class _BriefPauses:
     """Settings of the whole process, so threads that want them at the same time share one change."""
 

@@ -22,7 +22,6 @@ from config.starter import starter_config
 from core.events import Event, GatewayStarted
 from gateway.listeners import CannotListen, bind, shown_address, shown_url
 from gateway.memory import keep_freed_memory
-from gateway.pauses import spare_collections
 from gateway.resources import Resources
 from gateway.runs import PrivateFolder, RunRecord, RuntimeFolder
 from gateway.server import Server
@@ -92,7 +91,6 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     """
     logs.configure()
     _allow_many_files()
-    spare_collections()
     keep_freed_memory()
     if options.place is not None:
         return run(_serve_as_worker(options, options.place, environment))

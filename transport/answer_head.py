@@ -14,6 +14,7 @@ MAX_FIELDS: Final = 256
 
 _MAX_NAMES: Final = 1024
 _MAX_NAME_LENGTH: Final = 64
+_REQUEST_TIMEOUT: Final = 408
 _WITHOUT_BODY: Final = frozenset({204, 304})  # RFC 9112 section 6.3
 
 
@@ -58,6 +59,10 @@ def read_head(raw: bytes | bytearray, end: int, method_is_head: bool) -> AnswerH
     )
     connection = headers.get("connection")
     keeps = delimited and (newer if connection is None else _keeps(headers, newer))
+    if status == _REQUEST_TIMEOUT:
+        # RFC 9110 section 15.5.9: the provider gives the connection up. Some send it unasked when one was idle for long; what
+        # was just asked may be answered next, and would be taken for the answer to what is asked after it.
+        keeps = False
     return AnswerHead(status, headers, delimited, keeps)
 
 

@@ -321,3 +321,14 @@ async def test_a_connection_that_ends_before_a_byte_was_written_costs_the_reques
         monkeypatch.setattr(ProviderConnection, "begin", begin_too_late)
         assert b"2" == await send_read(client, server.base)
         assert (1, "1 open, 1 idle, 0 waiting") == (len(ended), state(client))
+
+
+async def test_after_408_a_connection_is_not_used_again(client: HttpClient) -> None:
+    async def gives_up(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 2\r\n\r\nno")
+        await line.gone()
+
+    async with served(gives_up) as server:
+        assert [b"no", b"no"] == [await send_read(client, server.base) for _ in range(2)]
+        assert 2 == server.connections
