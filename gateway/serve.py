@@ -90,6 +90,9 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         ConfigFaults: the configuration cannot be put in force.
     """
     logs.configure()
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        # They ask something of a gateway that runs, and must not end one that is about to.
+        signal.signal(number, signal.SIG_IGN)
     _allow_many_files()
     keep_freed_memory()
     if options.place is not None:
@@ -112,8 +115,6 @@ def _allow_many_files() -> None:
 
 
 async def _serve_as_worker(options: ServeOptions, place: Place, environment: Mapping[str, str]) -> int:
-    # It is the supervisor's to be upgraded.
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     resources = Resources(environment, environment.get(METRICS_DIR))
     link = Link(place, resources.clock)
     server = Server(options.config, resources, on_reload=link.reload_others, spread=link.spread)
@@ -167,7 +168,6 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         revision = server.reloader.current().revision
         await resources.close()
         url = shown_url(doors.sockets, tls=config.server.tls is not None)
-        _log.info("listening on %s with %d workers", url, config.server.workers)
         supervisor = Supervisor(
             # Its environment holds what an environment file had to say.
             ("-m", "gateway", "serve", "--config", str(options.config)),
@@ -177,6 +177,8 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
             lambda: life.serves(revision),
         )
         life.begin(supervisor.hand_over, supervisor.is_stopping)
+        supervisor.take_signals()
+        _log.info("listening on %s with %d workers", url, config.server.workers)
         return await supervisor.run(doors.sockets, doors.management_sockets)
     finally:
         await life.end()

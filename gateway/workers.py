@@ -149,12 +149,15 @@ class Supervisor:
         """Whether the workers have been told to end."""
         return self._stopping.is_set()
 
-    async def run(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> int:
-        """Serve until told to stop; the exit status."""
+    def take_signals(self) -> None:
+        """From now on signals are the workers'."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload, "signal")
+
+    async def run(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> int:
+        """Serve until told to stop; the exit status."""
         self._metrics_dir.mkdir()
         self._sockets, self._management_sockets = sockets, management_sockets
         try:

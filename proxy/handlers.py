@@ -143,8 +143,10 @@ class HttpExchange:
         if self.closed or self.finished:
             return
         self.closed = True
-        if self._on_close is not None:
-            self._on_close()
+        # Let go of: it is the task's, and a task that was cancelled knows its frames, which know this exchange.
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():
@@ -175,7 +177,8 @@ class HttpExchange:
         # What it refuses has not begun.
         self._connection.start_answer(status, headers, data, complete=complete)
         self.started = True
-        self.finished = complete
+        if complete:
+            self._end()
         if self.head.method != "HEAD":
             self.bytes_out += len(data)
 
@@ -193,10 +196,14 @@ class HttpExchange:
 
     def finish(self) -> None:
         if not self.closed and not self.finished:
-            self.finished = True
+            self._end()
             self._connection.finish()
 
     def abort(self) -> None:
         if not self.closed and not self.finished:
-            self.finished = True
+            self._end()
             self._connection.cut()
+
+    def _end(self) -> None:
+        self.finished = True
+        self._on_close = None

@@ -71,6 +71,8 @@ class Pipeline:
             await run.refuse(InternalError(f"the gateway failed; its log has the details under {exchange.request_id}"))
         finally:
             self._events.emit(run.record.ended(self._clock.monotonic()))
+            # An error knows the frames that it went through, and these the record: a circle, if it were kept.
+            run.record.error = None
 
 
 @lru_cache(maxsize=64)

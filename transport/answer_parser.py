@@ -54,7 +54,10 @@ class AnswerParser:
         except (HttpParserError, HttpParserUpgrade) as error:
             self.excess = True
             if not self.complete:
-                return self._fault(error)
+                fault = self._fault(error)
+                # Its frames know this parser, and whoever is told of it would be known by them: a circle.
+                error.__traceback__ = error.__context__ = None
+                return fault
         return None
 
     def head(self, data: bytes) -> AnswerHead | None:

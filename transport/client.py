@@ -87,6 +87,9 @@ class HttpClient:
             except asyncio.CancelledError:
                 _give_up(connection, head)
                 raise
+            finally:
+                # It knows its failure, which knows this frame: a circle, if this frame knew it.
+                del head
             break
         if (
             answer.headers.get("content-encoding") is not None

@@ -278,6 +278,12 @@ class ServerConnection(Receiver, asyncio.Protocol):
             # Later: a handler may still be at work behind its answer, and a thousand requests are no recursion.
             self._loop.call_soon(self._take_head)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._state is State.HEAD:
+            # The client has yet to take what it asked for: the clock of that rules, and what it asks next may wait.
+            self._timer.clear()
+
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._state is State.HEAD:

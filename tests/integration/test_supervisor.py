@@ -56,6 +56,7 @@ async def supervise(listening: socket.socket) -> AsyncIterator[Start]:
     def start(script: str, count: int = 1, on_ready: Callable[[], None] = lambda: None) -> Supervisor:
         folder = PrivateFolder()
         supervisor = Supervisor(["-c", _PRELUDE + script], dict(os.environ), count, folder, on_ready)
+        supervisor.take_signals()
         running.append((supervisor, asyncio.ensure_future(supervisor.run([listening], []))))
         return supervisor
 
@@ -138,6 +139,7 @@ async def test_a_worker_that_does_not_end_is_killed_when_asked_twice(
 async def test_a_worker_that_is_handed_over_is_told_so(listening: socket.socket) -> None:
     folder = PrivateFolder()
     supervisor = Supervisor(["-c", _PRELUDE + GOOD], dict(os.environ), 2, folder)
+    supervisor.take_signals()
     running = asyncio.ensure_future(supervisor.run([listening], []))
     await until(lambda: sum(each.ready for each in supervisor.workers) == 2)
     assert folder.path.is_dir()
