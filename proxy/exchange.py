@@ -26,7 +26,7 @@ class RequestHead(msgspec.Struct, frozen=True):
 class Exchange(Protocol):
     """The pipeline knows no request handler, so that the transport under it can change.
 
-    After ``start`` exactly one of ``finish`` and ``abort`` is called; without ``start``, one of ``start`` and ``abort``.
+    After a ``start`` that is not ``complete`` exactly one of ``finish`` and ``abort`` is called; without ``start``, ``abort``.
     """
 
     @property
