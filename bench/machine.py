@@ -10,7 +10,7 @@ from bench.contenders import program
 from bench.processes import BenchError
 from bench.results import Cores, Machine
 
-_PACKAGES = ("tornado", "aiohttp", "httptools", "uvloop", "msgspec", "prometheus-client")
+_PACKAGES = ("tornado", "httptools", "uvloop", "msgspec", "prometheus-client")
 _RESULTS = (":!bench/results", ":!docs/performance.md")
 
 

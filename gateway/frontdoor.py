@@ -92,9 +92,6 @@ class _InOriginForm(HTTPMessageDelegate):
 
     def __init__(self, delegate: HTTPMessageDelegate) -> None:
         self._delegate = delegate
-        self.data_received = delegate.data_received  # type: ignore[method-assign]
-        self.finish = delegate.finish  # type: ignore[method-assign]
-        self.on_connection_close = delegate.on_connection_close  # type: ignore[method-assign]
         if isinstance(delegate, DataPlaneDelegate):
             self.body_stalled = delegate.body_stalled
 
@@ -103,3 +100,12 @@ class _InOriginForm(HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         assert isinstance(start_line, RequestStartLine)
         return self._delegate.headers_received(start_line._replace(path=origin_form(start_line.path)), headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self._delegate.data_received(chunk)
+
+    def finish(self) -> None:
+        self._delegate.finish()
+
+    def on_connection_close(self) -> None:
+        self._delegate.on_connection_close()

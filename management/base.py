@@ -77,7 +77,7 @@ class ManagementHandler(RequestHandler):
         # The transport's clock runs from piece to piece; this one holds for the whole body.
         clock = asyncio.get_running_loop().call_later(MAX_BODY_SECONDS, self._refuse_slow_body)
         # Done when the body is in or the connection gone; Tornado says so nowhere else.
-        self.request._body_future.add_done_callback(lambda _: clock.cancel())  # noqa: SLF001
+        self.request._body_future.add_done_callback(lambda _: clock.cancel())  # noqa: SLF001  see above
 
     def set_default_headers(self) -> None:
         """Called by Tornado for each answer, errors too, and once before :meth:`initialize`."""

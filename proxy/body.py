@@ -84,14 +84,19 @@ class Document:
     def _count_off(self) -> dict[str, Span]:
         """Where each value stands in a compact document."""
         spans: dict[str, Span] = {}
-        position = 1
-        for name, raw in self._members.items():
-            self._starts[name] = position
-            start = position + len(name) + 3
-            end = start + memoryview(raw).nbytes
+        for name, begin, start, end in self._counted():
+            self._starts[name] = begin
             spans[name] = (start, end)
-            position = end + 1
         return spans
+
+    def _counted(self) -> Iterator[tuple[str, int, int, int]]:
+        """Each member of a compact document: its name, where it begins, where its value begins and ends."""
+        begin = 1
+        for name, raw in self._members.items():
+            start = begin + len(name) + 3
+            end = start + memoryview(raw).nbytes
+            yield name, begin, start, end
+            begin = end + 1
 
     def _locate(self) -> dict[str, Span]:
         """Where each member's value stands, by walking over names and skipping values by their length.
@@ -134,20 +139,17 @@ class Document:
 
     def with_value(self, name: str, value: bytes) -> bytes | tuple[bytes | memoryview, ...]:
         """The bytes with the value of a member that there is replaced by the JSON ``value``; long ones in pieces."""
-        start, end = self.spans[name] if self._spans is not None else self._count_off_to(name)
+        start, end = self._span(name)
         if len(self.data) > _COPIED_BYTES:
             view = memoryview(self.data)
             return view[:start], value, view[end:]
         return b"".join((self.data[:start], value, self.data[end:]))
 
-    def _count_off_to(self, name: str) -> Span:
-        position = 1
-        for each, raw in self._members.items():
-            start = position + len(each) + 3
-            position = start + memoryview(raw).nbytes + 1
-            if each == name:
-                return start, position - 1
-        raise KeyError(name)
+    def _span(self, name: str) -> Span:
+        """Of one member, without a look at those behind it."""
+        if self._spans is not None:
+            return self._spans[name]
+        return next((start, end) for each, _, start, end in self._counted() if each == name)
 
     def edited(self, replace: Mapping[str, bytes], remove: frozenset[str] = frozenset()) -> bytes:
         """The bytes with members replaced (or added at the end) and removed; all others stay as they are.

@@ -1,6 +1,7 @@
 """The bound on a whole exchange."""
 
 import asyncio
+from contextlib import nullcontext
 from types import TracebackType
 
 from core.errors import UpstreamTimeout
@@ -25,3 +26,12 @@ class Deadline:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError:
             raise UpstreamTimeout(f"the request took longer than its `total_seconds` ({self._seconds:g})") from None
+
+
+AnyDeadline = Deadline | nullcontext[None]
+_NONE: AnyDeadline = nullcontext()
+
+
+def deadline_in(seconds: float | None) -> AnyDeadline:
+    """``seconds`` from now; None: no deadline."""
+    return _NONE if seconds is None else Deadline(seconds)

@@ -1,12 +1,11 @@
 """From the commit point on: the head, what follows it, and how the client learns that it broke."""
 
 import asyncio
-import contextlib
 
 from core.clock import Clock
 from core.errors import Draining, GatewayError, UpstreamError, UpstreamErrorEvent
 from proxy.answer import Answer, Shape
-from proxy.deadline import Deadline
+from proxy.deadline import AnyDeadline
 from proxy.exchange import Exchange
 from proxy.headers import forwarded_answer_headers, gateway_headers
 from proxy.record import Record
@@ -18,9 +17,6 @@ FAREWELL_SECONDS = 1.0
 """How long a stream that is cut at the end of draining has to take the event that says so."""
 
 
-_NO_DEADLINE = contextlib.nullcontext()
-
-
 class Delivery:
     """Passes one answer on to one client."""
 
@@ -29,7 +25,7 @@ class Delivery:
         self.record = record
         self.clock = clock
 
-    async def relay(self, answer: Answer, deadline: Deadline | None) -> None:
+    async def relay(self, answer: Answer, deadline: AnyDeadline) -> None:
         """Pass the answer on. From its head on there is no fallback: a failure is said in the stream."""
         exchange, record = self.exchange, self.record
         record.status = answer.response.status
@@ -38,7 +34,7 @@ class Delivery:
                 record.upstream_ended_at = self.clock.monotonic()
                 await self._start(answer)
                 return
-            async with deadline or _NO_DEADLINE:
+            async with deadline:
                 await self._start(answer)
                 await answer.deliver(exchange)
         except UpstreamError as error:

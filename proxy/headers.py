@@ -6,6 +6,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from core.headers import Headers
+from core.remembered import Remembered
 from proxy.record import Record
 
 # RFC 9110 section 7.6.1 and, for those that no longer stand there, RFC 2616 section 13.5.1.
@@ -67,29 +68,18 @@ _FIELD_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])\Z")
 
 
 _IDENTITY = ("accept-encoding", "identity")
-_MOST_NAMES = 4096
 
 
 _NONE: frozenset[str] = frozenset()
 
 
-class _Passes(dict[str, bool]):
-    """Whether a field of a name crosses the gateway, decided once a name. Names come from outside: it is bounded."""
-
-    def __init__(self, dropped: frozenset[str], prefixes: tuple[str, ...]) -> None:
-        super().__init__()
-        self._dropped = dropped
-        self._prefixes = prefixes
-
-    def __missing__(self, name: str) -> bool:
-        if len(self) >= _MOST_NAMES:
-            self.clear()
-        passes = self[name] = name not in self._dropped and not name.startswith(self._prefixes)
-        return passes
+def _passes(name: str, dropped: frozenset[str], prefixes: tuple[str, ...]) -> bool:
+    return name not in dropped and not name.startswith(prefixes)
 
 
-_REQUEST_PASSES = _Passes(_REQUEST_DROPPED, _REQUEST_DROPPED_PREFIXES)
-_ANSWER_PASSES = _Passes(_ANSWER_DROPPED, _ANSWER_DROPPED_PREFIXES)
+# Whether a field of a name crosses the gateway.
+_REQUEST_PASSES = Remembered(lambda name: _passes(name, _REQUEST_DROPPED, _REQUEST_DROPPED_PREFIXES))
+_ANSWER_PASSES = Remembered(lambda name: _passes(name, _ANSWER_DROPPED, _ANSWER_DROPPED_PREFIXES))
 
 
 def _may_be_sent(value: str) -> bool:

@@ -21,7 +21,7 @@ from core.identity import ApiToken, Grant
 from proxy import endpoints, models
 from proxy.answer import Answer, read_error, shape_of, without_echo
 from proxy.dataplane import BoundProvider, DataPlane
-from proxy.deadline import Deadline
+from proxy.deadline import deadline_in
 from proxy.delivery import Delivery, draining
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Dialect
@@ -126,12 +126,9 @@ class _Run:
         record.route = plan.route
         tries = plane.router.begin(plan, maybe_delivered=endpoint.grant is Grant.INFERENCE)
         outbound = Outbound(head, self.path, endpoint, inbound, plan)
-        deadline = None if plan.total_seconds is None else Deadline(plan.total_seconds)
-        if deadline is None:
+        deadline = deadline_in(plan.total_seconds)
+        async with deadline:
             answer = await self._attempts(tries, outbound, plan)
-        else:
-            async with deadline:
-                answer = await self._attempts(tries, outbound, plan)
         await Delivery(exchange, record, self.clock).relay(answer, deadline)
 
     def _endpoint(self, method: str) -> Endpoint:

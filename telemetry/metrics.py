@@ -62,7 +62,7 @@ class Metrics:
         if multiprocess_dir is not None and worker is not None:
             identity = _identity(worker)
             # The class that metrics made from now on keep their values in; its files are named at its first value.
-            values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]
+            values.ValueClass = values.MultiProcessValue(lambda: identity)  # type: ignore[no-untyped-call]  # has no types
         self._clock = clock
         self._revision: str | None = None
         own = CollectorRegistry()
@@ -84,7 +84,7 @@ class Metrics:
             prometheus_client.PlatformCollector(registry=own)
             self._shown.register(_Shown(own))
         else:
-            workers = multiprocess.MultiProcessCollector(None, path=multiprocess_dir)  # type: ignore[no-untyped-call]
+            workers = multiprocess.MultiProcessCollector(None, path=multiprocess_dir)  # type: ignore[no-untyped-call]  # has no types
             self._shown.register(_Shown(workers))
         self._observers: dict[type[Event], Callable[[Any], None]] = {
             RequestStarted: self._tallies.started,
@@ -160,7 +160,7 @@ def forget_worker(multiprocess_dir: str, worker: str) -> None:
     Raises:
         ValueError: ``worker`` can be no name.
     """
-    multiprocess.mark_process_dead(_identity(worker), multiprocess_dir)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(_identity(worker), multiprocess_dir)  # type: ignore[no-untyped-call]  # has no types
 
 
 def _identity(worker: str) -> str:

@@ -7,6 +7,7 @@ from http.client import responses as reason_phrases
 import msgspec
 
 from core.clock import SystemClock
+from core.remembered import Remembered
 from transport.received import Refused
 
 _clock = SystemClock()
@@ -15,20 +16,12 @@ _status_lines = {status: f"HTTP/1.1 {status:d} {phrase}" for status, phrase in r
 _RULED = frozenset({"content-length", "transfer-encoding", "connection", "date"})
 
 
-_MOST_NAMES = 4096
+def _beginning(name: str) -> str:
+    """What stands before the value of a field; nothing for those that the transport rules."""
+    return "" if name.lower() in _RULED else f"\r\n{name}: "
 
 
-class _Begins(dict[str, str]):
-    """By a field's name, what stands before its value; nothing for those that the transport rules. Bounded."""
-
-    def __missing__(self, name: str) -> str:
-        begin = "" if name.lower() in _RULED else f"\r\n{name}: "
-        if len(self) < _MOST_NAMES:
-            self[name] = begin
-        return begin
-
-
-_begins = _Begins()
+_begins = Remembered(_beginning)
 
 
 class AnswerHead:

@@ -7,6 +7,7 @@ from typing import Final
 from core.headers import Headers
 from transport import failures
 from transport.answer import Answer
+from transport.messages import pass_on_by_reading
 
 # zlib's windowBits (https://zlib.net/manual.html, inflateInit2): 16 more is a gzip member, negative no wrapping at all.
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -81,13 +82,7 @@ class DecodedAnswer:
 
     async def pass_on(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
         """See :meth:`transport.messages.UpstreamResponse.pass_on`."""
-        try:
-            while piece := await self.read():
-                if not take(piece):
-                    await ready()
-        except BaseException:
-            self.close()
-            raise
+        await pass_on_by_reading(self, take, ready)
 
     def close(self) -> None:
         """See :meth:`transport.messages.UpstreamResponse.close`."""

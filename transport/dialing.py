@@ -132,7 +132,7 @@ class LookUp(Protocol):
 async def look_up(host: str, port: int) -> list[Address]:
     """:class:`LookUp` by the system's resolver, in a thread."""
     rows = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [Address(family, address) for family, _, _, _, address in rows]  # type: ignore[arg-type]
+    return [Address(family, address) for family, _, _, _, address in rows]  # type: ignore[arg-type]  # of IP alone
 
 
 class Names:
@@ -226,8 +226,8 @@ async def connect_first(
 
 def _discard(task: "asyncio.Task[socket.socket | OSError]") -> None:
     """Close the socket of an attempt that succeeded after all."""
-    if not task.cancelled() and not isinstance(task.result(), OSError):
-        task.result().close()  # type: ignore[union-attr]
+    if not task.cancelled() and isinstance(link := task.result(), socket.socket):
+        link.close()
 
 
 async def _attempt(address: Address) -> socket.socket | OSError:

@@ -12,7 +12,7 @@ _BUFFER_BYTES = 64 * 1024
 """What is read ahead of the reader. More waits at the client."""
 
 
-class _Tunnel(Outflow, asyncio.Protocol):
+class Tunnel(Outflow, asyncio.Protocol):
     """The transport's new protocol."""
 
     __slots__ = ("_buffer", "_ended", "_limit", "_lost", "_on_end", "_paused", "_reading", "_wanted")
@@ -25,6 +25,7 @@ class _Tunnel(Outflow, asyncio.Protocol):
         send_idle_seconds: float,
         on_end: Callable[[], None],
     ) -> None:
+        """``received`` is read first. ``on_end`` is called when the connection is lost, whoever closed it."""
         super().__init__(loop, send_idle_seconds)
         self._transport = transport
         self._buffer = bytearray(received)
@@ -95,6 +96,9 @@ class _Tunnel(Outflow, asyncio.Protocol):
             self._close()
             self._gone()
 
+    def is_writing(self) -> bool:
+        return self._transport.get_write_buffer_size() > 0
+
     def on_lost(self, callback: Callable[[], None] | None) -> None:
         self._lost = callback
         if callback is not None and self.closed:
@@ -134,19 +138,10 @@ class _Tunnel(Outflow, asyncio.Protocol):
 class HandedOverStream:
     """What :meth:`transport.server.ServerConnection.detach` gives. Methods are those of Tornado's ``IOStream``."""
 
-    __slots__ = ("_transport", "_tunnel", "io_loop")
+    __slots__ = ("_tunnel", "io_loop")
 
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        loop: asyncio.AbstractEventLoop,
-        received: bytes,
-        send_idle_seconds: float,
-        on_end: Callable[[], None],
-    ) -> None:
-        """``received`` is read first. ``on_end`` is called when the connection is lost, whoever closed it."""
-        self._transport = transport
-        self._tunnel = _Tunnel(transport, loop, received, send_idle_seconds, on_end)
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
         self.io_loop = IOLoop.current()
 
     def read_bytes(self, num_bytes: int, partial: bool = False) -> asyncio.Future[bytes]:
@@ -171,7 +166,7 @@ class HandedOverStream:
         return self._tunnel._reading is not None  # noqa: SLF001  # one object in two parts
 
     def writing(self) -> bool:
-        return self._transport.get_write_buffer_size() > 0
+        return self._tunnel.is_writing()
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """``callback`` is called once when the connection closes, soon if it has."""

@@ -93,6 +93,19 @@ class UpstreamResponse(Protocol):
         ...
 
 
+async def pass_on_by_reading(
+    answer: UpstreamResponse, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]
+) -> None:
+    """:meth:`UpstreamResponse.pass_on` for answers that have no socket of their own to be called from."""
+    try:
+        while piece := await answer.read():
+            if not take(piece):
+                await ready()
+    except BaseException:
+        answer.close()
+        raise
+
+
 class UpstreamClient(Protocol):
     """A way to providers; outlives generations and is used by many exchanges at a time."""
 

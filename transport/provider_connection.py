@@ -224,6 +224,7 @@ class ProviderConnection(asyncio.Protocol):
                 failure = failures.malformed()
         if failure is not None:
             self._fail(failure)
+            failure = None  # it may have gone through this frame: no circle of them
         elif parser.complete and self.phase is _BODY:
             self._completed()
 
@@ -378,8 +379,9 @@ class ProviderConnection(asyncio.Protocol):
         if self._upload is not None:
             self._upload.stop()
             self._upload = None
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
         self._keeper.gone(self)
 
     def _wake(self, more: bool = True) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from core.headers import Headers
+from core.remembered import Remembered
 from transport import failures
 
 # Written by the transport itself, whatever the request says: two opinions on framing are request smuggling
@@ -22,8 +23,6 @@ _USUAL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELET
 # Of which a server expects content, so that the absence of any is said (RFC 9110 section 8.6).
 _METHODS_WITH_CONTENT: Final = frozenset({"POST", "PUT", "PATCH"})
 # Remembered; clients choose them.
-_MAX_NAMES: Final = 4096
-_MAX_NAME_LENGTH: Final = 64
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -89,16 +88,11 @@ def render(method: str, start: str, headers: Headers, has_body: bool, length: in
         raise failures.unwritable_request() from error
 
 
-class _Begins(dict[str, str]):
-    """By name of a field, what stands before its value; nothing for those that are the transport's own."""
-
-    def __missing__(self, name: str) -> str:
-        if _TOKEN.fullmatch(name) is None:
-            raise failures.unwritable_request()
-        begin = "" if name.lower() in _OWN_FIELDS else f"\r\n{name}: "
-        if len(self) < _MAX_NAMES and len(name) <= _MAX_NAME_LENGTH:
-            self[name] = begin
-        return begin
+def _beginning(name: str) -> str:
+    """What stands before the value of a field; nothing for those that are the transport's own."""
+    if _TOKEN.fullmatch(name) is None:
+        raise failures.unwritable_request()
+    return "" if name.lower() in _OWN_FIELDS else f"\r\n{name}: "
 
 
-_begins = _Begins()
+_begins = Remembered(_beginning)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from core.errors import ConnectFailed, Delivered, UpstreamCut, UpstreamTimeout
 from core.headers import Headers
 from transport import failures
-from transport.messages import Pieces, UpstreamRequest
+from transport.messages import Pieces, UpstreamRequest, pass_on_by_reading
 from transport.script import Cut, Head, Receive, Received, Refuse, Respond, Script, Send, Stall, Step, Unreachable, Wait
 
 
@@ -88,13 +88,7 @@ class _ScriptedAnswer:
 
     async def pass_on(self, take: Callable[[bytes], bool], ready: Callable[[], Awaitable[None]]) -> None:
         """See :meth:`transport.messages.UpstreamResponse.pass_on`."""
-        try:
-            while piece := await self.read():
-                if not take(piece):
-                    await ready()
-        except BaseException:
-            self.close()
-            raise
+        await pass_on_by_reading(self, take, ready)
 
     def close(self) -> None:
         self._line.hang_up()

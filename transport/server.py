@@ -14,7 +14,7 @@ from typing import cast
 from tornado.httputil import HTTPInputError, HTTPServerConnectionDelegate
 
 from transport.answers import failure, refusal
-from transport.handover import HandedOverStream
+from transport.handover import HandedOverStream, Tunnel
 from transport.outflow import HIGH_MARK_BYTES, LOW_MARK_BYTES
 from transport.peer import ConnectionContext, PeerStream
 from transport.received import Refused, RequestHead, ServerLimits, WireHeaders, check_partial, parse_head
@@ -110,7 +110,7 @@ class ServerConnection(Receiver, asyncio.Protocol):
         self._delegate = self._close_callback = self._held = None
         received, self._pending = bytes(self._pending), b""
         send_idle_seconds = self._limits.send_idle_seconds
-        return HandedOverStream(self._transport, self._loop, received, send_idle_seconds, self._detached_closed)
+        return HandedOverStream(Tunnel(self._transport, self._loop, received, send_idle_seconds, self._detached_closed))
 
     def close(self) -> None:
         """Close once what is written is sent. A request under way is cut."""

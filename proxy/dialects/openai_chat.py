@@ -71,7 +71,7 @@ class OpenAIChat:
 
     def failure(self, events: bytes) -> str | None:
         # A cheap look: nearly no other event holds one of these words.
-        if (b"error" not in events and b"se.failed" not in events) or _SUSPECT.search(events) is None:
+        if (b"error" not in events and b"response.failed" not in events) or _SUSPECT.search(events) is None:
             return None
         for start, end in event_spans(events):
             data = event_data(events, start, end)

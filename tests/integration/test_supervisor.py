@@ -156,7 +156,7 @@ async def test_a_worker_that_starts_while_all_end_ends_too(
     start = Supervisor._start
 
     async def slowly(self: Supervisor, *arguments: object) -> asyncio.subprocess.Process:
-        process = await start(self, *arguments)  # type: ignore[arg-type]
+        process = await start(self, *arguments)  # type: ignore[arg-type]  # passed on as it came
         self.stop()
         return process
 
@@ -173,7 +173,7 @@ async def test_a_program_that_cannot_be_started_is_tried_again(
     with expect_log("cannot be started: No such file|slot 0 is started in 1 s"):
         supervisor = supervise(GOOD)
         await asyncio.sleep(0.2)
-        program.symlink_to(Path(sys._base_executable))  # type: ignore[attr-defined]
+        program.symlink_to(Path(sys._base_executable))  # type: ignore[attr-defined]  # not in the stubs
         await until(lambda: (worker := only(supervisor)) and worker.ready)
 
 

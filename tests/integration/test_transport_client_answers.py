@@ -222,7 +222,7 @@ async def test_a_body_is_passed_on_as_it_comes_one_piece_for_each_reading() -> N
 
     async with served(behave) as server:
         answer = await client.send(post(server.base))
-        taker = Taker(lambda _: bool(go_on.set()))  # type: ignore[func-returns-value]
+        taker = Taker(lambda _: bool(go_on.set()))  # type: ignore[func-returns-value]  # False: it is full
         await asyncio.wait_for(answer.pass_on(taker.take, taker.ready), 2)
         assert ([b"one", b"twothree", b"four"], 0) == (taker.pieces, taker.waits)
         assert b"" == await answer.read()

@@ -156,7 +156,7 @@ def test_options_that_cannot_work_are_named(
         name: Secret.literal(value) if name == "proxy_url" else str(tmp_path / value) for name, value in given.items()
     }
     with pytest.raises(CannotConnect, match=words) as refused:
-        check_connection_options(ConnectionOptions(**options))  # type: ignore[arg-type]
+        check_connection_options(ConnectionOptions(**options))  # type: ignore[arg-type]  # of several types
     assert key == refused.value.key
     assert str(tmp_path) not in str(refused.value)
     assert planted_secret not in str(refused.value)

@@ -12,6 +12,13 @@ from tests.wire import Door, Request, Wire, answer_nothing
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+class TooLarge(Request):
+    """Answered with 413 as soon as some of its body comes."""
+
+    def data_received(self, chunk: bytes) -> None:
+        self.connection.start_answer(413, [], b"no", complete=True)
+
+
 def post(body: bytes, *more: bytes) -> bytes:
     head = [b"POST /p HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *more]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
@@ -43,11 +50,7 @@ async def test_a_body_that_goes_on_after_the_answer_is_dropped_for_a_while_witho
 ) -> None:
     monkeypatch.setattr("transport.server._LINGER_SECONDS", 0.2)
 
-    class Early(Request):
-        def data_received(self, chunk: bytes) -> None:
-            self.connection.start_answer(413, [], b"no", complete=True)
-
-    await wire.serve(Door(kind=Early))
+    await wire.serve(Door(kind=TooLarge))
     client = await wire.client()
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n", b"x" * 100_000)
     assert 413 == (await client.answer()).status
@@ -60,11 +63,7 @@ async def test_a_body_that_goes_on_and_on_after_the_answer_closes_the_connection
 ) -> None:
     monkeypatch.setattr("transport.server._LINGER_BYTES", 300_000)
 
-    class Early(Request):
-        def data_received(self, chunk: bytes) -> None:
-            self.connection.start_answer(413, [], b"no", complete=True)
-
-    await wire.serve(Door(kind=Early))
+    await wire.serve(Door(kind=TooLarge))
     client = await wire.client()
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n", b"x" * 100_000)
     assert 413 == (await client.answer()).status
@@ -248,11 +247,7 @@ async def test_a_handlers_own_limit_of_the_body(wire: Wire) -> None:
 
 
 async def test_a_malformed_body_behind_the_answer_closes_the_connection(wire: Wire) -> None:
-    class Early(Request):
-        def data_received(self, chunk: bytes) -> None:
-            self.connection.start_answer(413, [], b"no", complete=True)
-
-    await wire.serve(Door(kind=Early))
+    await wire.serve(Door(kind=TooLarge))
     client = await wire.client()
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
     assert 413 == (await client.answer()).status
