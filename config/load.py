@@ -16,14 +16,15 @@ import msgspec
 from config.checks import check
 from config.document import Document, Place, parse
 from config.faults import AnyRemark, ConfigFaults, Fault, Notice, Path
-from config.json_schema import shape
 from config.merge import merge
-from config.references import EnvironmentResolver, FileResolver, References
+from config.references import Reference
+from config.resolution import resolve
 from config.schema import Config
-from config.secret_files import SecretFiles
+from config.secret_stores import SecretStores
 from config.sources import SourceFile, Sources, read_includes, read_root, revision_of
-from config.substitute import Resolved, Substituted, substitute
+from config.substitute import Resolved, Substituted
 from config.validation import validate
+from config.vault.values import VaultValues
 
 _EMPTY = "the file is empty: write at least `providers:` and `tokens:`, or `{}` to serve nothing on purpose"
 
@@ -39,6 +40,9 @@ class LoadedConfig(msgspec.Struct, frozen=True):
     """What was read, the root first."""
     notices: tuple[Notice, ...]
     place: Place
+    vault: VaultValues | None = None
+    """Where its `${vault:…}` values come from; None without a server."""
+    vault_references: tuple[Reference, ...] = ()
 
     def with_notices(self, notices: Iterable[Notice]) -> "LoadedConfig":
         """The same with further ``notices``, which know their paths alone."""
@@ -75,7 +79,7 @@ class RejectedConfig(ConfigFaults):
 def load(
     path: str | FilePath,
     env: Mapping[str, str],
-    files: SecretFiles | None = None,
+    stores: SecretStores | None = None,
     copy: tuple[SourceFile, ...] | None = None,
 ) -> LoadedConfig:
     """Load the document at ``path``.
@@ -83,7 +87,7 @@ def load(
     Args:
         path: the root file.
         env: where `${env:…}` is read from; see :func:`config.environment.environment`.
-        files: what the `${file:…}` handles of the result read at each use; refreshed by whoever owns it.
+        stores: what handles of the result read at each use; kept fresh by whoever owns them.
         copy: the :attr:`LoadedConfig.files` of an earlier load, to be read instead of what is on disk now.
 
     Raises:
@@ -102,24 +106,31 @@ def load(
     included, unread = (list(copy[1:]), []) if copy else read_includes(path, patterns)
     revision = None if unread else revision_of([root_file, *included])
     document = merge(document, [parse(file.data, file.shown) for file in included])
-    file_resolver = FileResolver(files if files is not None else SecretFiles(), root.parent)
-    references = References({"env": EnvironmentResolver(env), "file": file_resolver})
-    substituted = substitute(document.value, shape(), references)
+    stores = stores if stores is not None else SecretStores()
+    resolution = resolve(document.value, env, stores, root.parent)
+    substituted = resolution.substituted
     sources = Sources(
         root,
         revision,
         patterns,
-        secret_files=frozenset(file_resolver.used),
-        interpolated_files=frozenset(
-            file_resolver.path(each) for each in substituted.interpolated if each.scheme == "file"
-        ),
+        secret_files=resolution.files,
+        interpolated_files=resolution.interpolated_files,
     )
     faults = _faults(document, unread, substituted)
     config = _convert(_without_unknown_keys(substituted.value, faults))
     loaded = None
     if config is not None:
         notices = _notices(document.place, substituted)
-        loaded = LoadedConfig(config, revision or "", sources, (root_file, *included), notices, document.place)
+        loaded = LoadedConfig(
+            config,
+            revision or "",
+            sources,
+            (root_file, *included),
+            notices,
+            document.place,
+            resolution.vault,
+            resolution.vault_references,
+        )
     if faults or revision is None or loaded is None:
         raise RejectedConfig(faults, sources, loaded)
     return loaded
@@ -192,9 +203,6 @@ def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
         notices.append(Notice(("server", "public_url"), "checked, but nothing in this version uses it yet"))
     if document.get("webhooks"):
         notices.append(Notice(("webhooks",), "checked, but not delivered by this version"))
-    secrets = document.get("secrets")
-    if isinstance(secrets, dict) and secrets.get("vault"):
-        notices.append(Notice(("secrets", "vault"), "checked, but `${vault:…}` is not read by this version"))
     if not document.get("providers"):
         notices.append(Notice(("providers",), "there are none: no request can be answered"))
     if not document.get("tokens"):

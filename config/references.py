@@ -28,7 +28,7 @@ class Reference(msgspec.Struct, frozen=True):
     scheme: str
     parts: dict[str, str]
     label: str
-    """The reference as written, without its default (which may be a secret)."""
+    """The reference as written, without its default (which may be a secret) and, where it is sealed, its text."""
     default: str | None = None
 
 
@@ -56,6 +56,8 @@ class _Scheme(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str]
 
 
+_SEALED = re.compile(r"(?P<key_id>[A-Za-z0-9][A-Za-z0-9._-]{0,31}):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")
+
 _SCHEMES = {
     "env": _Scheme("${env:NAME}", re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z")),
     "file": _Scheme("${file:PATH}", re.compile(r"(?P<path>[^\0]+)\Z")),
@@ -63,14 +65,13 @@ _SCHEMES = {
         "${vault:MOUNT/PATH[@VERSION]#FIELD}",
         re.compile(r"(?P<mount>[^/@#]+)/(?P<path>[^@#]+)(?:@(?P<version>[0-9]+))?#(?P<field>[^#]+)\Z"),
     ),
-    "sealed": _Scheme("${sealed:KEYID:BASE64URL}", re.compile(r"(?P<key_id>[^:]+):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")),
+    "sealed": _Scheme("${sealed:KEYID:BASE64URL}", _SEALED),
 }
 
-UNREAD_SCHEMES = {
-    "vault": "needs Vault, which this version does not read yet: use `${env:NAME}` or `${file:PATH}`",
-    "sealed": "needs a sealing key, which this version does not read yet: use `${env:NAME}` or `${file:PATH}`",
-}
-"""Schemes that are read but have no resolver yet, and what a document that uses them is told."""
+SECRET_SCHEMES = frozenset({"vault", "sealed"})
+"""Schemes that name secrets and nothing else."""
+
+_LATER = {"vault": "Vault is signed in to", "sealed": "the keys of sealed values are"}
 
 _TOKEN = re.compile(r"(?P<escape>\$\$\{)|\$\{(?P<inside>[^{}]*)\}|(?P<open>\$\{)")
 
@@ -117,7 +118,9 @@ def _parse(inside: str) -> Reference:
     if match is None:
         raise ReferenceFault(f"a `${{{name}:…}}` that is not of the form `{scheme.form}`")
     parts = {part: value for part, value in match.groupdict().items() if value is not None}
-    return Reference(name, parts, f"${{{name}:{body}}}", default if separator else None)
+    # What is sealed is nobody's to read, and long: its key tells enough.
+    shown = f"{parts['key_id']}:…" if name == "sealed" else body
+    return Reference(name, parts, f"${{{name}:{shown}}}", default if separator else None)
 
 
 def label(template: Template) -> str:
@@ -168,7 +171,9 @@ class References:
     def _fetch(self, reference: Reference) -> Callable[[], str]:
         resolver = self._resolvers.get(reference.scheme)
         if resolver is None:
-            raise ReferenceFault(f"`{reference.label}` {UNREAD_SCHEMES[reference.scheme]}")
+            raise ReferenceFault(
+                f"`{reference.label}` cannot stand here: this is read before {_LATER[reference.scheme]}"
+            )
         read = resolver(reference)
         default = reference.default
         if default is not None:

@@ -155,16 +155,42 @@ class Token(_Section, frozen=True, kw_only=True):
     ] = ("inference",)
 
 
+class ClientTls(_Section, frozen=True, kw_only=True):
+    """Certificates of TLS with a server."""
+
+    ca: Annotated[
+        str | None, Meta(description="PEM file of the authorities to trust; null: the system's; relative to this file")
+    ] = None
+    cert: Annotated[str | None, Meta(description="PEM file of a certificate to show; null: none")] = None
+    key: Annotated[str | None, Meta(description="PEM file of its key; null: it is in `cert` too")] = None
+
+
 class VaultAuth(_Section, frozen=True, kw_only=True):
     """How the gateway signs in to Vault."""
 
     method: Annotated[
         Literal["token", "approle", "kubernetes"], Meta(description="which of the fields below are used")
     ] = "token"
+    mount: Annotated[str | None, Meta(description="where the method is mounted; null: at its own name")] = None
     token: Annotated[Secret | None, Meta(description="for `token`, as a reference")] = None
     role_id: Annotated[str | None, Meta(description="for `approle`")] = None
     secret_id: Annotated[Secret | None, Meta(description="for `approle`, as a reference")] = None
     role: Annotated[str | None, Meta(description="for `kubernetes`")] = None
+    jwt_file: Annotated[
+        str, Meta(description="for `kubernetes`: the service account's token; read at each sign-in")
+    ] = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+
+KvVersion = Literal["auto", 1, 2]
+
+
+class VaultMount(_Section, frozen=True, kw_only=True):
+    """A secrets engine of Vault."""
+
+    path: Annotated[str, Meta(min_length=1, description="where it is mounted, such as `team/secrets`")]
+    kv: Annotated[KvVersion | None, Meta(description="version of its key-value store; null: as `secrets.vault.kv`")] = (
+        None
+    )
 
 
 class Vault(_Section, frozen=True, kw_only=True):
@@ -173,12 +199,51 @@ class Vault(_Section, frozen=True, kw_only=True):
     address: Annotated[str, Meta(description="http(s) address of the server")]
     namespace: Annotated[str | None, Meta(description="Vault Enterprise namespace")] = None
     auth: Annotated[VaultAuth, Meta(description="how the gateway signs in")] = VaultAuth()
+    kv: Annotated[
+        KvVersion, Meta(description="version of the key-value stores; auto: as Vault says, 2 where it may not be asked")
+    ] = "auto"
+    mounts: Annotated[
+        tuple[str | VaultMount, ...],
+        Meta(description="mounts of several segments, or of another `kv`; of others the first segment is the mount"),
+    ] = ()
+    cache_seconds: Annotated[PositiveSeconds, Meta(description="a value without a lease is read again after this")] = (
+        60.0
+    )
+    timeout_seconds: Annotated[PositiveSeconds, Meta(description="for one answer of Vault")] = 5.0
+    tls: Annotated[ClientTls, Meta(description="certificates, where the address is https")] = ClientTls()
+
+
+class Transit(_Section, frozen=True, kw_only=True):
+    """A key of Vault's Transit engine, which master keys are wrapped by."""
+
+    mount: Annotated[str, Meta(min_length=1, description="where the engine is mounted")] = "transit"
+    key: Annotated[str, Meta(min_length=1, description="name of the key")]
+
+
+class MasterKey(_Section, frozen=True, kw_only=True):
+    """What `${sealed:…}` values are sealed by. `SLUICE_MASTER_KEY` in the environment goes before both."""
+
+    file: Annotated[str | None, Meta(description="file of the keys, one a line; relative to this file")] = None
+    transit: Annotated[
+        Transit | None, Meta(description="the keys in `file` are wrapped by this; null: they are not")
+    ] = None
 
 
 class Secrets(_Section, frozen=True, kw_only=True):
     """Where references are read from, besides the environment and files."""
 
     vault: Annotated[Vault | None, Meta(description="null: no `${vault:…}` references")] = None
+    master_key: Annotated[MasterKey, Meta(description="what `${sealed:…}` values are sealed by")] = MasterKey()
+    persist: Annotated[
+        bool, Meta(description="keep the last values of Vault, sealed, for a start while it does not answer")
+    ] = False
+    directory: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="where kept values, and a master key of our own making, are; relative to this file",
+        ),
+    ] = "data"
 
 
 class Transport(_Section, frozen=True, kw_only=True):
@@ -239,16 +304,6 @@ class Credential(_Section, frozen=True, kw_only=True):
     weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
 
 
-class ProviderTls(_Section, frozen=True, kw_only=True):
-    """TLS with a provider."""
-
-    ca: Annotated[
-        str | None, Meta(description="PEM file of the authorities to trust; null: the system's; relative to this file")
-    ] = None
-    cert: Annotated[str | None, Meta(description="PEM file of a certificate to show; null: none")] = None
-    key: Annotated[str | None, Meta(description="PEM file of its key; null: it is in `cert` too")] = None
-
-
 class Provider(_Section, frozen=True, kw_only=True):
     """A configured upstream account or endpoint."""
 
@@ -263,7 +318,7 @@ class Provider(_Section, frozen=True, kw_only=True):
     proxy_url: Annotated[
         Secret | None, Meta(description="as transport.proxy_url, for this provider; `direct`: none; null: that one")
     ] = None
-    tls: Annotated[ProviderTls, Meta(description="authorities and certificates")] = ProviderTls()
+    tls: Annotated[ClientTls, Meta(description="authorities and certificates")] = ClientTls()
     timeouts: Annotated[Timeouts, Meta(description="for its attempts, where the route sets none")] = Timeouts()
     options: Annotated[dict[str, Any], Meta(description="settings of the type; see docs/providers.md")] = {}
 

@@ -7,10 +7,11 @@ import msgspec
 from config.document import Value
 from config.faults import Fault, Notice, Path
 from config.json_schema import ANYTHING, Shape
-from config.references import Reference, ReferenceFault, References, Template, label, parse_template
+from config.references import SECRET_SCHEMES, Reference, ReferenceFault, References, Template, label, parse_template
 from config.scalars import Scalar, read_plain
 from core.secret import Secret
 
+_NOT_A_SECRET = "names a secret, and what stands here is shown: use `${env:NAME}` or write the value"
 _NOT_FINITE = "must be a finite number; a limit that may be off takes null"
 
 
@@ -82,6 +83,8 @@ class _Walk:
                 return None
             if shape.secret:
                 return self._references.secret(template)
+            if any(isinstance(piece, Reference) and piece.scheme in SECRET_SCHEMES for piece in template):
+                raise ReferenceFault(f"`{label(template)}` {_NOT_A_SECRET}")
             self.referenced[path] = label(template)
             self.interpolated += (piece for piece in template if isinstance(piece, Reference))
             resolved = self._references.text(template)

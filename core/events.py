@@ -117,6 +117,29 @@ class ConfigRejected(Event, frozen=True, kw_only=True):
     faults: tuple[str, ...]
 
 
+class SecretRotated(Event, frozen=True, kw_only=True):
+    """A reference was read again and gave another value, which is in use from now on."""
+
+    name = "secret.rotated"
+    reference: str
+
+
+class SecretStale(Event, frozen=True, kw_only=True):
+    """A reference could not be read again; its last value stays in use."""
+
+    name = "secret.stale"
+    reference: str
+    reason: str
+    """A word: `unreachable`, `sealed`, `slow`, `denied`, `rate_limited`, `error` or `missing`."""
+
+
+class SecretFresh(Event, frozen=True, kw_only=True):
+    """A reference that was stale has been read."""
+
+    name = "secret.fresh"
+    reference: str
+
+
 class GatewayStarted(Event, frozen=True, kw_only=True):
     """The listeners are open."""
 
@@ -140,6 +163,9 @@ EVENTS: tuple[type[Event], ...] = (
     TargetCooled,
     ConfigApplied,
     ConfigRejected,
+    SecretRotated,
+    SecretStale,
+    SecretFresh,
     GatewayStarted,
     GatewayStopping,
 )

@@ -139,7 +139,7 @@ def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...
             for that, and what is left is built as far as it goes.
     """
     try:
-        loaded = load(path, resources.environment, resources.secret_files, copy)
+        loaded = load(path, resources.environment, resources.secrets, copy)
     except RejectedConfig as rejected:
         if rejected.draft is None:
             raise

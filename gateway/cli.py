@@ -20,11 +20,15 @@ from config.checks import parse_listen
 from config.environment import environment
 from config.faults import ConfigFaults, render_path
 from config.json_schema import render_json_schema
+from config.master_key import MasterKeyFault
 from core.clock import SystemClock
 from gateway.build import load_and_build
+from gateway.doctor import add_arguments as add_doctor_arguments
+from gateway.doctor import doctor_command
 from gateway.explain import explain_command
 from gateway.resources import Resources
 from gateway.runs import RuntimeFolder
+from gateway.sealing import SealingRefused, rekey, seal
 from gateway.serve import ServeOptions, serve, write_starter
 from gateway.upgrade import Inheritance, UpgradeFailed, request_upgrade
 from gateway.version import VERSION
@@ -69,6 +73,9 @@ def main(arguments: Sequence[str]) -> int:
         if options.command in ("serve", "demo"):
             print(f"sluice: {len(refused.faults)} fault(s); nothing was started", file=sys.stderr)
         return FAULTY
+    except (SealingRefused, MasterKeyFault) as refused:
+        print(f"sluice: {refused}", file=sys.stderr)
+        return FAULTY
     except BrokenPipeError:
         # Whoever read has enough (`| head`). What is buffered still would fail again when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -105,6 +112,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     checking.add_argument("file", nargs="?", metavar="FILE", help="the configuration file, as with --config")
     checking.add_argument("--json", action="store_true", help="the report as JSON")
 
+    add_doctor_arguments(
+        command("doctor", "look after everything that the gateway depends on; 1 when there is a fault")
+    )
+
     explaining = command("explain", "tell where a request would go, and why")
     explaining.add_argument("asked", nargs="?", metavar="MODEL", help="the model that the client asks for")
     explaining.add_argument("--model", help="the same")
@@ -119,6 +130,9 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
     hashing = command("hash-key", "print the hash of an admin key, for management.admin_key_hash", config=False)
     hashing.add_argument("--generate", action="store_true", help="make a key too, and print it first")
+
+    command("seal", "seal a secret from standard input, and print the ${sealed:…} that stands for it")
+    command("rekey", "seal everything in the configuration anew that the first master key has not sealed")
 
     schema = command("schema", "print the JSON schema of the configuration", config=False)
     schema.add_argument(
@@ -231,6 +245,10 @@ def _check(options: argparse.Namespace) -> int:
     return OK if report.ok else FAULTY
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    return doctor_command(options, _config_path(options))
+
+
 def with_resources(env: Mapping[str, str], use: Callable[[Resources], _T]) -> _T:
     """What ``use`` gives, with resources that are closed again: for commands that build without serving."""
 
@@ -281,6 +299,15 @@ def _hash_key(options: argparse.Namespace) -> int:
         print(f"\nFor the shell:       export SLUICE_ADMIN_KEY_HASH='{hashed}'", file=sys.stderr)
         print("For config.yaml:     admin_key_hash: '${env:SLUICE_ADMIN_KEY_HASH}'", file=sys.stderr)
     return OK
+
+
+def _seal(options: argparse.Namespace) -> int:
+    seal(_config_path(options), _environment(options), named=options.config is not None)
+    return OK
+
+
+def _rekey(options: argparse.Namespace) -> int:
+    return OK if rekey(_config_path(options), _environment(options)) else FAULTY
 
 
 def _schema(options: argparse.Namespace) -> int:
@@ -344,9 +371,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": _serve,
     "upgrade": _upgrade,
     "check": _check,
+    "doctor": _doctor,
     "explain": _explain,
     "demo": _demo,
     "hash-key": _hash_key,
+    "seal": _seal,
+    "rekey": _rekey,
     "schema": _schema,
     "health": _health,
     "version": _version,

@@ -67,7 +67,7 @@ class Reloader:
         self._at_start = generation.config
         self._swap(generation, "start", began)
         self._watcher = Watcher(
-            generation.loaded.sources, self._resources.secret_files, lambda: self.current().revision
+            generation.loaded.sources, self._resources.secrets.files, lambda: self.current().revision
         )
         if refused is not None:
             if isinstance(refused, RejectedConfig):
@@ -148,7 +148,7 @@ class Reloader:
         before = self._current
         mended = self.last is not None and isinstance(self.last[2], Refused)
         self._current = generation
-        self._resources.follow(generation.config)
+        self._resources.follow(generation.loaded)
         seconds = self._resources.clock.monotonic() - began
         outcome = Reloaded(generation.revision, changed, seconds)
         self.last = (self._resources.clock.time(), trigger, outcome)

@@ -1,13 +1,16 @@
 """What outlives generations, as one named object."""
 
+import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 
 from access.admin_key import AdminKeys
-from config.schema import Config
-from config.secret_files import SecretFiles
+from config.load import LoadedConfig
+from config.secret_stores import SecretStores
+from config.vault.values import VaultValues
 from core.clock import Clock, SystemClock
-from core.events import AttemptFailed, Events, TargetCooled
+from core.events import AttemptFailed, Event, Events, TargetCooled
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
 from gateway.workers import WORKER
@@ -35,7 +38,9 @@ class Resources:
         """Exchanges in flight."""
         self.background = Tasks()
         """What runs as long as the process does."""
-        self.secret_files = SecretFiles()
+        self._loop = asyncio.get_running_loop()
+        self.secrets = SecretStores(self.clock, self._tell)
+        self._kept_fresh: tuple[VaultValues, asyncio.Task[None]] | None = None
         self.cooldowns = Cooldowns(self._cooled)
         self.admin_keys = AdminKeys(self.clock)
         self.client = HttpClient()
@@ -53,9 +58,10 @@ class Resources:
         del self._options[:-_MOST_OPTIONS]
         return options
 
-    def follow(self, config: Config) -> None:
-        """Keep to the bounds of a configuration that is put in force."""
-        transport = config.transport
+    def follow(self, loaded: LoadedConfig) -> None:
+        """Keep to the bounds of a configuration that is put in force, and its secrets fresh."""
+        self._follow_secrets(loaded)
+        transport = loaded.config.transport
         self.client.limits = PoolLimits(
             connections=transport.max_connections,
             connections_per_origin=transport.max_connections_per_origin,
@@ -64,6 +70,23 @@ class Resources:
             dns_cache_seconds=transport.dns_cache_seconds,
             max_decoded_bytes=transport.max_decoded_bytes,
         )
+
+    def _follow_secrets(self, loaded: LoadedConfig) -> None:
+        self.secrets.follow(loaded.vault, loaded.vault_references)
+        self.metrics.follow_secrets([each.label for each in loaded.vault_references])
+        if self._kept_fresh is not None:
+            former, keeping = self._kept_fresh
+            if former is loaded.vault:
+                return
+            keeping.cancel()
+            self._kept_fresh = None
+        if loaded.vault is not None:
+            self._kept_fresh = loaded.vault, self.background.spawn(loaded.vault.keep_fresh(), "vault")
+
+    def _tell(self, event: Event) -> None:
+        """Emit an event of any thread on the event loop. At the very end there is none any more, nor who would hear."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.events.emit, event)
 
     def _cooled(self, cooled: Cooled) -> None:
         self.events.emit(
@@ -81,6 +104,7 @@ class Resources:
         await self.background.cancel()
         await self.tasks.cancel()
         await self.client.close()
+        await asyncio.get_running_loop().run_in_executor(None, self.secrets.close)
         self.admin_keys.close()
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from gateway.reload import Reloader
 from gateway.resources import Resources
-from management.dependencies import CooldownStatus, Health, ProviderStatus, Refused, ReloadStatus
+from management.dependencies import CooldownStatus, Health, ProviderStatus, Refused, ReloadStatus, StaleSecret
 
 
 def health(reloader: Reloader, resources: Resources, started_at: float, *, draining: bool) -> Health:
@@ -36,6 +36,12 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
         draining=draining,
         providers=providers,
         last_reload=_last_reload(reloader),
+        stale_secrets=tuple(
+            StaleSecret(
+                reference=stale.reference, reason=stale.reason, since=datetime.fromtimestamp(stale.since, UTC)
+            )
+            for stale in resources.secrets.stale()
+        ),
     )
 
 

@@ -84,6 +84,16 @@ class ReloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How many; what they are is told to who reloads, and in the log."""
 
 
+class StaleSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that is in use though it could not be read again."""
+
+    reference: str
+    """As the configuration writes it, without its default."""
+    reason: str
+    """`unreachable`, `sealed`, `slow`, `denied`, `rate_limited`, `error` or `missing`."""
+    since: datetime
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``GET /api/v1/health``."""
 
@@ -93,6 +103,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     providers: tuple[ProviderStatus, ...]
     last_reload: ReloadStatus | None
+    stale_secrets: tuple[StaleSecret, ...] = ()
+    """Of the worker that answers; each reads for itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,22 @@
 """The gateway's own log: structlog renders every record, ours and the libraries', on standard error.
 
 Pretty on a terminal, JSON lines otherwise. Code logs through the standard library (``logging.getLogger``), or
-through ``structlog.get_logger`` where a line has members. As a second line of defence whatever looks like a
-credential is masked in the rendered text, tracebacks included; the first is that secrets are handles
-(:class:`core.secret.Secret`).
+through ``structlog.get_logger`` where a line has members. As a second line of defence the values of the secrets in use and
+whatever looks like a credential are masked in the rendered text, tracebacks included; the first is that secrets are
+handles (:class:`core.secret.Secret`).
 """
 
+import json as json_library
 import logging
 import re
 import sys
+import urllib.parse
 from typing import TextIO
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
+
+from core.secret import values_in_use
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -22,36 +26,98 @@ _QUIET_LOGGERS = ("asyncio", "tornado.access")
 # At DEBUG it tells each change of a file: one in the configuration's directory that takes the log would feed itself.
 _SILENT_LOGGERS = ("watchfiles",)
 
-_REDACTED = "[redacted]"
-# A reference (`${env:NAME}`) is no secret and is left as it is.
-# What stands between a field's name and its value in a header, in JSON, in a Python dict or tuple.
-_SEPARATOR = r"""["']?\s*[:=,]\s*b?["']?\s*"""
+REDACTED = "[redacted]"
+REDACTED_VALUE = "[redacted secret]"
+"""Stands for the value of a secret in use: the first line of defence has a hole."""
+
+# Shorter ones occur by chance, and a line in which each `on` is masked says nothing any more.
+_MIN_VALUE_CHARS = 8
+# What neither JSON nor an address writes otherwise: nearly every key.
+_SAME_EVERYWHERE = re.compile(r"[A-Za-z0-9._~-]+")
+
+# A reference (`${env:NAME}`) is no secret and is left as it is, and what is masked already is not masked again.
+_NOT_SHOWN = r"(?!\[|\$\{)"
+# What stands between a field's name and its value in a header, in JSON, in a Python dict or tuple. The quotes of JSON
+# inside JSON, which a member of a line may hold, come after backslashes.
+_QUOTE = r"""(?:\\*["'])?"""
+_SEPARATOR = rf"{_QUOTE}\s*[:=,]\s*b?{_QUOTE}\s*"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s\"',;\\]{4,}"), rf"\1 {_REDACTED}"),
+    (re.compile(rf"(?i)\b(bearer|basic)\s+{_NOT_SHOWN}[^\s\"',;\\]{{4,}}"), rf"\1 {REDACTED}"),
+    (
+        # Of these schemes all that follows: there are commas and spaces inside.
+        re.compile(
+            rf"(?i)\b(authorization)({_SEPARATOR})(?:aws4-[a-z0-9-]+|digest|hmac[a-z0-9-]*|oauth)\s[^\"'\r\n\\]+"
+        ),
+        rf"\1\2{REDACTED}",
+    ),
     (
         re.compile(
             # Behind a dot it is a path into the configuration (`credentials[0].api_key: …`): a fault's words follow.
-            rf"(?i)(?<!\.)\b((?:x-)?(?:goog-)?api[-_]key|x-vault-token|client_secret|secret_id|password)({_SEPARATOR})(?!\[|\$\{{)"
-            r"[^\s\"',;&}\\]+"
+            r"(?i)(?<!\.)\b((?:x-)?(?:goog-)?api[-_]key|x-vault-token|client_secret|secret_id|password"
+            rf"|authorization(?!{_SEPARATOR}(?:bearer|basic)\b)|(?:aws_?)?secret_?access_?key|(?:aws_?|x-amz-)(?:session_?|security-)token)"
+            rf"({_SEPARATOR}){_NOT_SHOWN}[^\s\"',;&}}\\]+"
         ),
-        rf"\1\2{_REDACTED}",
+        rf"\1\2{REDACTED}",
     ),
     # Gemini's `?key=`.
-    (re.compile(r"(?i)([?&](?:key|api_key|access_token)=)[^&\s\"']+"), rf"\1{_REDACTED}"),
-    # Keys that can be told by their own form: ours, OpenAI's and Anthropic's (sk-), Google's, Vault's, argon2 hashes.
-    (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), f"sk-{_REDACTED}"),
-    (re.compile(r"\bsluice-admin-[A-Za-z0-9_-]{8,}"), f"sluice-admin-{_REDACTED}"),
-    (re.compile(r"\bAIza[A-Za-z0-9_-]{20,}"), f"AIza{_REDACTED}"),
-    (re.compile(r"\bhv[sb]\.[A-Za-z0-9_-]{8,}"), f"hv{_REDACTED}"),
-    (re.compile(r"\$argon2(?:id|i|d)\$[A-Za-z0-9+/=$,]+"), f"$argon2{_REDACTED}"),
+    (re.compile(rf"(?i)([?&](?:key|api_key|access_token)=){_NOT_SHOWN}[^&\s\"'\\]+"), rf"\1{REDACTED}"),
+    # The password of an address, as a proxy's or a database's.
+    (re.compile(rf"(://[^/\s:@\"']*):{_NOT_SHOWN}[^/\s@\"']+@"), rf"\1:{REDACTED}@"),
+    # What can be told by its own form. One expression, as each that begins with `\b` costs a look at every character.
+    (
+        re.compile(
+            r"""\b(?:
+                (sk-|sluice-admin-)[A-Za-z0-9_-]{8,}  # ours, OpenAI's, Anthropic's
+                |(AIza)[A-Za-z0-9_-]{20,}             # Google's
+                |(hv[sbr]\.)[A-Za-z0-9_-]{8,}         # Vault's tokens: service, batch, recovery; before Vault 1.10:
+                |([sbr]\.)(?<![.-]..)[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]+)?(?![\w(])
+                |(A[KS]IA)[A-Z0-9]{16}\b              # AWS's key ids, lasting and passing
+                |(whsec_)[A-Za-z0-9+/=_-]{8,}         # Standard Webhooks
+                |(eyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*  # JSON Web Tokens (RFC 7519): each begins `{"`
+            )""",
+            re.VERBOSE,
+        ),
+        rf"\1\2\3\4\5\6\7{REDACTED}",
+    ),
+    (re.compile(r"\$argon2(?:id|i|d)\$[A-Za-z0-9+/=$,]+"), f"$argon2{REDACTED}"),
+    (
+        re.compile(
+            r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----)(?:\\+[rn]|(?!-----)[A-Za-z0-9+/=:,\s-])*(?:-----END [A-Z0-9 ]*-----)?"
+        ),
+        rf"\1{REDACTED}",
+    ),
 )
 
 
 def redact(text: str) -> str:
-    """``text`` with everything masked that looks like a credential."""
+    """``text`` with every value of a secret in use masked, and everything that looks like a credential."""
+    text = _mask_values(text)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _mask_values(text: str) -> str:
+    # A look for each secret costs some 0.1 µs; its other forms are looked for only where there can be any.
+    escaped = "\\" in text or "%" in text
+    found = set()
+    for value in values_in_use():
+        if len(value) >= _MIN_VALUE_CHARS:
+            if value in text:
+                found.add(value)
+            if escaped and not _SAME_EVERYWHERE.fullmatch(value):
+                found.update(form for form in _forms(value) if form in text)
+    # One may be a part of another.
+    for form in sorted(found, key=len, reverse=True):
+        text = text.replace(form, REDACTED_VALUE)
+    return text
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    """How else a value may stand in a line: as a member's JSON, by its ``repr`` inside of it, in an address."""
+    in_json, in_repr = (json_library.dumps(form, ensure_ascii=False)[1:-1] for form in (value, repr(value)[1:-1]))
+    quote = urllib.parse.quote
+    return in_json, in_repr, quote(value), quote(value, safe=""), urllib.parse.quote_plus(value)
 
 
 def configure(level: str = "info", stream: TextIO | None = None, json: bool | None = None) -> None:

@@ -9,7 +9,7 @@ to (:mod:`telemetry.tallies`) reaches the worker's file at its pace.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NoReturn
 
 import prometheus_client
@@ -27,6 +27,9 @@ from core.events import (
     RequestCompleted,
     RequestFailed,
     RequestStarted,
+    SecretFresh,
+    SecretRotated,
+    SecretStale,
     TargetCooled,
 )
 from telemetry import registry
@@ -75,6 +78,9 @@ class Metrics:
         self._revisions = Series(gauge(registry.CONFIG_REVISION, own))
         self._last_reload_successful = gauge(registry.CONFIG_LAST_RELOAD_SUCCESSFUL, own)
         self._last_applied = gauge(registry.CONFIG_LAST_APPLIED, own)
+        self._stale_since = Series(gauge(registry.SECRET_STALE_SINCE, own))
+        self._rotations = Series(counter(registry.SECRET_ROTATIONS, own))
+        self._stale: set[str] = set()
         self._loop_lag = histogram(registry.EVENT_LOOP_LAG, own)
         self._shown = CollectorRegistry()
         if multiprocess_dir is None:
@@ -94,6 +100,9 @@ class Metrics:
             TargetCooled: self._cooled,
             ConfigApplied: self._applied,
             ConfigRejected: self._rejected,
+            SecretStale: self._secret_stale,
+            SecretFresh: self._secret_fresh,
+            SecretRotated: self._secret_rotated,
         }
 
     def subscribe(self, events: Events) -> None:
@@ -110,6 +119,11 @@ class Metrics:
     def observe_loop_lag(self, seconds: float) -> None:
         """One measurement of :class:`telemetry.loop_lag.LoopLag`."""
         self._loop_lag.observe(seconds)
+
+    def follow_secrets(self, references: Collection[str]) -> None:
+        """``references`` are in use now; of others it no longer matters whether they are stale."""
+        for reference in self._stale.difference(references):
+            self._no_longer_stale(reference)
 
     async def run(self) -> NoReturn:
         """Let the other workers see what is counted here, until cancelled; to be spawned in :class:`core.tasks.Tasks`."""
@@ -152,6 +166,20 @@ class Metrics:
     def _rejected(self, event: ConfigRejected) -> None:
         self._reloads[("rejected", event.trigger)].inc()
         self._last_reload_successful.set(0)
+
+    def _secret_stale(self, event: SecretStale) -> None:
+        self._stale.add(event.reference)
+        self._stale_since[(event.reference,)].set(self._clock.time())
+
+    def _secret_fresh(self, event: SecretFresh) -> None:
+        self._no_longer_stale(event.reference)
+
+    def _no_longer_stale(self, reference: str) -> None:
+        self._stale.discard(reference)
+        self._stale_since[(reference,)].set(0)
+
+    def _secret_rotated(self, event: SecretRotated) -> None:
+        self._rotations[(event.reference,)].inc()
 
 
 def forget_worker(multiprocess_dir: str, worker: str) -> None:

@@ -153,6 +153,19 @@ CONFIG_LAST_APPLIED = Metric(
     "When the configuration in force was applied, in seconds since the Unix epoch.",
     across_workers="livemax",
 )
+SECRET_STALE_SINCE = Metric(
+    "sluice_secret_stale_since_timestamp_seconds",
+    Kind.GAUGE,
+    "Since when a secret is in use that could not be read again, in seconds since the Unix epoch; 0: it could be.",
+    ("reference",),
+    across_workers="livemax",
+)
+SECRET_ROTATIONS = Metric(
+    "sluice_secret_rotations_total",
+    Kind.COUNTER,
+    "Secrets that were read again and found changed (each worker reads for itself).",
+    ("reference",),
+)
 EVENT_LOOP_LAG = Metric(
     "sluice_event_loop_lag_seconds",
     Kind.HISTOGRAM,
@@ -178,5 +191,7 @@ METRICS: tuple[Metric, ...] = (
     CONFIG_REVISION,
     CONFIG_LAST_RELOAD_SUCCESSFUL,
     CONFIG_LAST_APPLIED,
+    SECRET_STALE_SINCE,
+    SECRET_ROTATIONS,
     EVENT_LOOP_LAG,
 )

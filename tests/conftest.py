@@ -1,6 +1,8 @@
 """Strict silence, for every test: an unexpected log record, a leaked task or a planted secret in any output fails it.
 
-Warnings are errors too (pyproject.toml), also those of objects that nobody closed.
+Warnings are errors too (pyproject.toml), also those of objects that nobody closed. Where the planted secrets
+(tests/planted.py) are looked for: log records, what is printed, what processes give back, events, the files of each test,
+and, as the session ends, every other file that it has written.
 """
 
 import asyncio
@@ -10,7 +12,9 @@ import inspect
 import logging
 import os
 import re
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +22,16 @@ from typing import Any, Protocol
 import pytest
 import uvloop
 
-from tests import servers
+from core.events import Event, Events
+from tests import planted, servers
 
 # A `./sluice` that a test starts runs in the environment of the tests, as it is.
 os.environ["SLUICE_VENV"] = sys.prefix
 
-_PLANTED_SECRET = "planted-secret-5f1d9c3a7e"
+_ROOT = Path(__file__).resolve().parent.parent
+_BEGAN = time.time()
+_written: list[Path] = []
+"""Where the session has put its files."""
 _FORM = logging.Formatter("%(name)s: %(message)s")
 
 
@@ -74,13 +82,14 @@ class _Records:
             if record.levelno >= logging.WARNING and number not in self._expected
         ]
 
-    def leaks(self) -> list[str]:
-        # vars: what came as `extra`, too.
-        return [record.name for record, text in self._all if _PLANTED_SECRET in text + repr(vars(record))]
+    def search(self) -> None:
+        for record, text in self._all:
+            # vars: what came as `extra`, too.
+            planted.search(f"{text}{vars(record)!r}", f"a log record of {record.name}")
 
 
 @pytest.fixture(autouse=True)
-def log_records() -> Iterator[_Records]:
+def log_records(request: pytest.FixtureRequest) -> Iterator[_Records]:
     """What was logged so far. First of a test's fixtures to begin and last to end, so that it hears the others end."""
     records = _Records()
     before = logging.getLogRecordFactory()
@@ -89,8 +98,11 @@ def log_records() -> Iterator[_Records]:
         yield records
     finally:
         logging.setLogRecordFactory(before)
-    if leaks := records.leaks():
-        pytest.fail(f"a planted secret was logged by {', '.join(leaks)}")
+    records.search()
+    if "tmp_path" in request.node.funcargs:
+        planted.search_files(request.node.funcargs["tmp_path"])
+    if finds := planted.take_finds():
+        pytest.fail("\n".join(finds), pytrace=False)
     if loud := records.unexpected():
         pytest.fail("unexpected log records (expect_log says which are wanted):\n" + "\n".join(loud))
 
@@ -111,20 +123,79 @@ def expect_log(log_records: _Records) -> ExpectLog:
 @pytest.fixture
 def planted_secret() -> str:
     """A value to plant as a key or password: no log record and no output of any test may hold it."""
-    return _PLANTED_SECRET
+    return planted.planted("secret")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def searched_outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Searches what processes give back through pipes, what a test takes from the captured output, and each event."""
+    _written.append(tmp_path_factory.getbasetemp())
+    communicate, readouterr, emit = subprocess.Popen.communicate, pytest.CaptureFixture.readouterr, Events.emit
+
+    def searched_communicate(process: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = communicate(process, *args, **kwargs)
+        for output in outputs:
+            planted.search(output, f"the output of process {process.pid}")
+        return outputs
+
+    def searched_readouterr(capture: Any) -> Any:
+        captured = readouterr(capture)
+        for output in captured:
+            planted.search(output, "what was written to the standard output or error")
+        return captured
+
+    def searched_emit(events: Events, event: Event) -> None:
+        planted.search(repr(event), f"the event {type(event).__name__}")
+        emit(events, event)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "communicate", searched_communicate)
+        patch.setattr(pytest.CaptureFixture, "readouterr", searched_readouterr)
+        patch.setattr(Events, "emit", searched_emit)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test whose captured output holds the planted secret."""
+    """Fail a test whose captured output holds a planted secret."""
     report = yield
     written = "".join(text for title, text in report.sections if title.endswith(call.when))
-    if _PLANTED_SECRET in written and report.passed:
+    if report.passed and (labels := planted.labels(written)):
         report.outcome = "failed"
-        report.longrepr = "a planted secret was written to the standard output or error"
+        report.longrepr = f"planted secrets in the standard output or error: {', '.join(sorted(labels))}"
     return report
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A parameter that is a planted secret stands in the name of its test by its label."""
+    return " ".join(sorted(planted.labels(val))) or None if isinstance(val, str | bytes) else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # It is in all output of pytest and in what that keeps.
+    planted.search(item.nodeid, f"the name of a test of {item.parent and item.parent.name}")
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+        # First to begin, last to end: what the other fixtures start, they may still end themselves.
+        item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Search what was written but by no one test; after all other hooks, as some write reports."""
+    yield
+    for place in _written:
+        planted.search_files(place)
+    reports = [Path(session.config.option.xmlpath)] if session.config.option.xmlpath else []
+    kept = [_ROOT / name for name in (".hypothesis/examples", ".pytest_cache", "data")]
+    for place in (*reports, *kept, *(each for each in _ROOT.iterdir() if each.is_file())):
+        planted.search_files(place, since=_BEGAN)
+    if finds := planted.take_finds():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        terminal = session.config.get_terminal_writer()
+        terminal.sep("=", "planted secrets in what the session left", red=True)
+        terminal.write("".join(f"{find}\n" for find in finds))
 
 
 def pytest_asyncio_loop_factories(
@@ -132,12 +203,6 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Async tests run on the event loop that the gateway runs on."""
     return {"uvloop": uvloop.new_event_loop}
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
-        # First to begin, last to end: what the other fixtures start, they may still end themselves.
-        item.fixturenames.insert(0, "no_leaked_tasks")
 
 
 @pytest.fixture

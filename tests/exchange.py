@@ -24,13 +24,14 @@ from proxy.pipeline import Pipeline
 from proxy.providers import build_adapter
 from routing.cooldown import Cooldowns
 from routing.router import Router
+from tests.planted import planted, search
 from transport.messages import UpstreamRequest
 from transport.script import Head, Receive, Script, Send, Step
 from transport.scripted import ScriptedClient
 
-TOKEN = "sk-sluice-of-the-tests"
-LIMITED = "sk-sluice-limited"
-SHARED = "sk-sluice-shared"
+TOKEN = planted("token", "sk-sluice-")
+LIMITED = planted("limited", "sk-sluice-")
+SHARED = planted("shared", "sk-sluice-")
 
 JSON = (("content-type", "application/json"),)
 SSE = (("content-type", "text/event-stream"),)
@@ -51,6 +52,11 @@ TOKENS = [
         "endpoints": ["inference", "files", "batches", "responses"],
     },
 ]
+
+
+def key_of(provider: str) -> str:
+    """The API key that a :class:`Plane` has for one of its providers."""
+    return planted(f"key-of-{provider}")
 
 
 class MemoryExchange:
@@ -142,10 +148,11 @@ class MemoryExchange:
         self.started = True
         self.status = status
         self.headers = list(headers)
+        search(repr(self.headers), "the fields of an answer")
         self._send(f"start {status}", data)
         if complete:
             self.headers.append(("content-length", str(len(data))))
-            self.transcript.append("finish")
+            self._end("finish")
 
     def write(self, data: bytes) -> bool:
         assert self.started, "body bytes came before the head"
@@ -167,11 +174,15 @@ class MemoryExchange:
         assert self.started
         assert not self.ended, f"the answer was ended again after {self.ended}"
         if not self.closed:
-            self.transcript.append("finish")
+            self._end("finish")
 
     def abort(self) -> None:
         if not self.ended and not self.closed:
-            self.transcript.append("abort")
+            self._end("abort")
+
+    def _end(self, how: str) -> None:
+        self.transcript.append(how)
+        search(self.body, "the body of an answer")
 
     def _send(self, what: str, data: bytes) -> None:
         self.transcript.append(what)
@@ -236,7 +247,7 @@ class Plane:
                 "type": "openai-compatible",
                 "base_url": f"http://{provider.name}.test/v1",
                 "models": ["*"],
-                "credentials": [{"name": "main", "api_key": f"key-of-{provider.name}"}],
+                "credentials": [{"name": "main", "api_key": key_of(provider.name)}],
             }
             for provider in providers
         ]

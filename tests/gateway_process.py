@@ -20,10 +20,12 @@ from typing import Any
 
 import argon2
 
+from tests.planted import place_of_secrets, planted, search
+
 ROOT = Path(__file__).resolve().parent.parent
 
-TOKEN = "token-of-the-tester"
-ADMIN_KEY = "admin-key-of-the-tests"
+TOKEN = planted("token")
+ADMIN_KEY = planted("admin-key")
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -142,6 +144,7 @@ class Gateway:
             connection.request(method, path, body, {**fields, **(headers or {})})
             answer = connection.getresponse()
             content = answer.read()
+            search(f"{answer.getheaders()}".encode() + content, f"the answer to {method} {path}")
             return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
         finally:
             connection.close()
@@ -291,6 +294,7 @@ def gateway(
         config = place / "config.yaml"
         if arguments is None:
             config.write_text(text)
+    place_of_secrets(config)
     if arguments is None:
         arguments = ("serve", "--config", str(config), "--listen", "127.0.0.1:0")
     with (place / "out.log").open("wb") as out, (place / "err.log").open("wb") as err:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.gateway_process import ROOT, command, environment, gateway, run_cli, sha256
+from tests.planted import place_of_secrets, planted
 
-SECRET = "key-that-nobody-may-see"
+SECRET = planted("key")
 DOCUMENT = f"""\
 tokens:
   - {{name: team-a, sha256: {sha256("any")}, models: ["gpt-*", fast]}}
@@ -36,7 +37,7 @@ routes:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "config.yaml").write_text(DOCUMENT)
+    place_of_secrets(tmp_path / "config.yaml").write_text(DOCUMENT)
     return tmp_path
 
 
@@ -106,7 +107,7 @@ def test_check_of_a_missing_reference_names_it_and_the_key(place: Path) -> None:
 
 
 def test_check_reads_an_env_file(place: Path) -> None:
-    (place / "keys.env").write_text(f"CLOUD_KEY={SECRET}\n")
+    place_of_secrets(place / "keys.env").write_text(f"CLOUD_KEY={SECRET}\n")
     status, out, _ = run_cli("check", "--env-file", "keys.env", cwd=place)
     assert 0 == status
     assert SECRET not in out
@@ -134,7 +135,7 @@ def test_explain_tells_the_chain_who_lost_who_won_and_the_url(place: Path) -> No
 
 def test_the_model_and_the_file_may_stand_by_themselves(place: Path) -> None:
     assert sluice(place, "explain", "--model", "fast") == sluice(place, "explain", "fast")
-    (place / "config.yaml").rename(place / "mine.yaml")
+    (place / "config.yaml").rename(place_of_secrets(place / "mine.yaml"))
     assert (0, True) == ((told := sluice(place, "check", "mine.yaml"))[0], "mine.yaml is good" in told[1])
 
 

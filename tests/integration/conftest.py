@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from tests.gateway_process import ACCESS, TOKEN, Gateway, document, gateway
+from tests.planted import search
 
 StartGateway = Callable[..., Gateway]
 
@@ -47,7 +48,23 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
     timeout = aiohttp.ClientTimeout(total=30)
     headers = {"authorization": f"Bearer {TOKEN}"}
     connector = aiohttp.TCPConnector(force_close=True)
+    traces = [_searched_answers()]
     async with aiohttp.ClientSession(
-        headers=headers, timeout=timeout, connector=connector, auto_decompress=False
+        headers=headers, timeout=timeout, connector=connector, auto_decompress=False, trace_configs=traces
     ) as session:
         yield session
+
+
+def _searched_answers() -> aiohttp.TraceConfig:
+    """What a client gets, searched for planted secrets: heads, and bodies that it reads whole."""
+
+    async def head(_session: object, _context: object, ended: aiohttp.TraceRequestEndParams) -> None:
+        search(repr(ended.response.headers), f"the fields of the answer to {ended.method} {ended.url}")
+
+    async def body(_session: object, _context: object, received: aiohttp.TraceResponseChunkReceivedParams) -> None:
+        search(received.chunk, f"the answer to {received.method} {received.url}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(head)
+    trace.on_response_chunk_received.append(body)
+    return trace

@@ -7,7 +7,7 @@ import time
 import aiohttp
 import pytest
 
-from tests.gateway_process import Gateway, until
+from tests.gateway_process import TOKEN, Gateway, until
 from tests.integration.conftest import StartGateway
 
 WORDS = " ".join(f"w{number}" for number in range(20))
@@ -126,7 +126,7 @@ async def test_nobody_who_connects_before_the_listener_closes_is_turned_away(sta
     outcomes: list[bytes] = []
     resets = 0
     gateway.signal(signal.SIGTERM)
-    request = b"GET /v1/models HTTP/1.1\r\nhost: g\r\nauthorization: Bearer token-of-the-tester\r\n\r\n"
+    request = f"GET /v1/models HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {TOKEN}\r\n\r\n".encode()
     while True:
         try:
             reader, writer = await asyncio.open_connection(gateway.host, gateway.port)

@@ -8,7 +8,10 @@ import pytest
 
 from tests.gateway_process import Gateway
 from tests.integration.conftest import StartGateway
+from tests.planted import planted
 from tests.provider import Call, Provider, completion, entry, error, free_port, provider
+
+WORN, GOOD = planted("worn-key"), planted("good-key")
 
 
 class Pair:
@@ -49,7 +52,7 @@ def ports() -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def gateway(start_shared_gateway: StartGateway, ports: tuple[int, int]) -> Gateway:
-    keys = "credentials: [{name: worn, api_key: key-worn}, {name: good, api_key: key-good}]"
+    keys = f"credentials: [{{name: worn, api_key: {WORN}}}, {{name: good, api_key: {GOOD}}}]"
     return start_shared_gateway(f"""
         providers:
           - {entry(ports[0], "first")}
@@ -244,7 +247,7 @@ async def test_a_refused_credential_is_followed_by_the_next_and_rests(
     http: aiohttp.ClientSession, gateway: Gateway, pair: Pair
 ) -> None:
     async def knows_one_key(call: Call) -> None:
-        good = call.headers["authorization"] == "Bearer key-good"
+        good = call.headers["authorization"] == f"Bearer {GOOD}"
         await (says("first") if good else fails(401, "invalid_api_key"))(call)
 
     pair.first.behave = knows_one_key
@@ -252,7 +255,7 @@ async def test_a_refused_credential_is_followed_by_the_next_and_rests(
         seen = await ask(http, gateway, "keyed")
         assert (200, "keyed/model") == (seen.status, seen.target)
     used = [call.headers["authorization"] for call in pair.first.calls]
-    assert (1, 20) == (used.count("Bearer key-worn"), used.count("Bearer key-good"))
+    assert (1, 20) == (used.count(f"Bearer {WORN}"), used.count(f"Bearer {GOOD}"))
     cooled = gateway.management("GET", "/api/v1/health").json()["providers"]
     assert ["worn"] == [
         each["credential"] for entry in cooled for each in entry["cooldowns"] if entry["name"] == "keyed"

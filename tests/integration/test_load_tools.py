@@ -10,6 +10,7 @@ import pytest
 from tests import servers
 from tests.gateway_process import TOKEN, Gateway
 from tests.integration.conftest import StartGateway
+from tests.planted import place_of_secrets
 
 SECONDS = 2
 CLIENTS = 16
@@ -68,7 +69,7 @@ def test_h2load_finds_no_error(running: Gateway, tmp_path: Path) -> None:
 
 
 def test_wrk_finds_no_error(running: Gateway, tmp_path: Path) -> None:
-    script = tmp_path / "chat.lua"
+    script = place_of_secrets(tmp_path / "chat.lua")
     fields = "\n".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in FIELDS.items())
     script.write_text(WRK.format(body=json.dumps(BODY), fields=fields))
     told = output("wrk", "-t1", f"-c{CLIENTS}", f"-d{SECONDS}s", "-s", script, f"{running.base_url}/chat/completions")

@@ -7,7 +7,7 @@ import time
 import aiohttp
 import pytest
 
-from tests.gateway_process import ADMIN_KEY, Gateway, until
+from tests.gateway_process import ADMIN_KEY, TOKEN, Gateway, until
 from tests.integration.conftest import StartGateway
 
 DOCUMENT = """\
@@ -114,10 +114,10 @@ async def test_a_document_that_was_emptied_takes_no_access_away(running: Gateway
     assert "echo/first" == target(running)
 
 
-@pytest.mark.parametrize("key", [None, "wrong-key-of-nobody", "token-of-the-tester"])
+@pytest.mark.parametrize("key", [None, "wrong-key-of-nobody", TOKEN])
 def test_reloading_takes_the_admin_key(running: Gateway, key: str | None) -> None:
     answer = running.management("POST", "/api/v1/config/reload", key=key)
-    assert (403 if key == "token-of-the-tester" else 401) == answer.status
+    assert (403 if key == TOKEN else 401) == answer.status
     assert "applied" not in answer.body.decode()
 
 

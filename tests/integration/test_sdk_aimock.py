@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from tests.conftest import StartAimock
 from tests.gateway_process import TOKEN, Gateway
 from tests.integration.conftest import StartGateway
+from tests.planted import planted
 
 SPEECH = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all."
 WEATHER = {"city": "Bern", "unit": "celsius"}
@@ -69,7 +70,7 @@ def gateway(
           - name: mock
             type: openai-compatible
             base_url: {server.url}/v1
-            credentials: [{{name: main, api_key: any}}]
+            credentials: [{{name: main, api_key: {planted("provider-key")}}}]
             models: ["gpt-4o*", "text-embedding-*"]
         model_aliases:
           - {{from: fast, to: mock/gpt-4o-mini}}

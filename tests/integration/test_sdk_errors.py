@@ -10,10 +10,11 @@ from openai.types.responses import ResponseStreamEvent
 
 from tests.gateway_process import TOKEN, Gateway, sha256
 from tests.integration.conftest import StartGateway
+from tests.planted import planted
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "one two three four five six seven eight"}]
-NARROW = "token-for-one-model"
-METRICS = "token-for-metrics"
+NARROW = planted("token-for-one-model")
+METRICS = planted("token-for-metrics")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def ask(client: OpenAI, model: str) -> str | None:
     return client.chat.completions.create(model=model, messages=HELLO).choices[0].message.content
 
 
-@pytest.mark.parametrize("key", ["wrong", "sk-sluice-wrong", "ключ"])
+@pytest.mark.parametrize("key", [planted("wrong"), planted("wrong", "sk-sluice-"), "ключ"])
 def test_an_unknown_key_is_an_authentication_error(running: Gateway, key: str) -> None:
     if not key.isascii():
         # The SDK refuses to send it; other clients do not.

@@ -15,9 +15,11 @@ from openai import AsyncOpenAI
 
 from tests.gateway_process import TOKEN, Gateway, sha256
 from tests.integration.conftest import StartGateway
+from tests.planted import planted
 from tests.provider import Call, Provider, entry, free_port, provider
 
-PLAIN = "token-without-grants"
+KEY = planted("provider-key")
+PLAIN = planted("plain-token")
 MEBIBYTE = 1 << 20
 
 
@@ -79,7 +81,7 @@ def gateway(start_shared_gateway: StartGateway, port: int) -> Gateway:
     return start_shared_gateway(
         f"""
         providers:
-          - {entry(port, extra="credentials: [{name: main, api_key: key-of-ours}]")}
+          - {entry(port, extra=f"credentials: [{{name: main, api_key: {KEY}}}]")}
         model_aliases:
           - {{from: ears, to: real/whisper-of-the-provider}}
         routes:
@@ -133,7 +135,7 @@ async def test_the_sdk_uploads_a_file_with_every_byte_of_it(client: AsyncOpenAI,
     call = real.calls[0]
     assert ("POST", "/v1/files") == (call.method, call.path)
     assert content in call.content
-    assert "Bearer key-of-ours" == call.headers["authorization"]
+    assert f"Bearer {KEY}" == call.headers["authorization"]
     assert not [name for name in call.headers if name.startswith("x-sluice")]
     assert TOKEN not in str(call.headers)
 

@@ -19,11 +19,12 @@ from core.errors import (
     UpstreamTimeout,
 )
 from core.tasks import Tasks
+from tests.planted import planted
 from tests.raw_server import CHUNKED, OK, Line, body_of, post, replies, served
 from transport.client import HttpClient, PoolLimits
 from transport.messages import Clocks, ConnectionOptions, UpstreamRequest
 
-SECRET = "sk-planted-4711"
+SECRET = planted("provider-key", "sk-")
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 

@@ -16,6 +16,7 @@ from core.errors import ConnectFailed, ConnectTimeout, Delivered, UpstreamError
 from core.secret import Secret
 from core.tasks import Tasks
 from tests.connect_proxy import connect_proxy
+from tests.planted import planted
 from tests.raw_server import ANSWER, Line, answers_all, body_of, post, served
 from transport.client import HttpClient
 from transport.dialing import Address, Names, connect_first
@@ -138,8 +139,8 @@ async def test_certificate_and_key_may_be_apart(client: HttpClient, tmp_path: Pa
         ({"cert_file": "certificate.pem", "key_file": "other.pem"}, "key", "mismatch"),
         ({"cert_file": "certificate.pem", "key_file": "encrypted.pem"}, "key", "encrypted"),
         ({"proxy_url": "localhost:3128"}, "proxy_url", "not the address of a proxy"),
-        ({"proxy_url": "http://u:planted-secret-5f1d9c3a7e@h:99999"}, "proxy_url", "not the address of a proxy"),
-        ({"proxy_url": "http://u:planted-secret-5f1d9c3a7e@[::1"}, "proxy_url", "not the address of a proxy"),
+        ({"proxy_url": f"http://u:{planted('secret')}@h:99999"}, "proxy_url", "not the address of a proxy"),
+        ({"proxy_url": f"http://u:{planted('secret')}@[::1"}, "proxy_url", "not the address of a proxy"),
         ({"proxy_url": "socks5://h:1"}, "proxy_url", "not the address of a proxy"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else value,

@@ -13,6 +13,7 @@ import pytest
 from tests.connect_proxy import connect_proxy
 from tests.gateway_process import TOKEN, Gateway, run_cli
 from tests.integration.conftest import StartGateway
+from tests.planted import planted
 from tests.provider import Call, completion, entry, free_port, provider
 
 HERE = Path(__file__).parent
@@ -150,7 +151,8 @@ async def answer(call: Call) -> None:
 
 
 async def test_a_provider_is_reached_through_its_proxy(start_gateway: StartGateway, tmp_path: Path) -> None:
-    async with connect_proxy(user_password="user:planted") as proxy, provider(answer) as real:
+    password = planted("proxy-password")
+    async with connect_proxy(user_password=f"user:{password}") as proxy, provider(answer) as real:
         providers = "\n".join(
             f"  - {one}"
             for one in (
@@ -160,7 +162,7 @@ async def test_a_provider_is_reached_through_its_proxy(start_gateway: StartGatew
             )
         )
         running = start_gateway(
-            f"transport: {{proxy_url: 'http://user:planted@127.0.0.1:{proxy.port}'}}\nproviders:\n{providers}\n"
+            f"transport: {{proxy_url: 'http://user:{password}@127.0.0.1:{proxy.port}'}}\nproviders:\n{providers}\n"
         )
         running.expect_log("attempt")
 
@@ -172,4 +174,4 @@ async def test_a_provider_is_reached_through_its_proxy(start_gateway: StartGatew
         assert 200 == await ask("proxied/m")
         assert [f"CONNECT 127.0.0.1:{real.port} HTTP/1.1".encode()] == [head.split(b"\r\n")[0] for head in proxy.heads]
         assert 502 == await ask("gone/m")
-        assert "planted" not in running.err + running.out
+        assert password not in running.err + running.out

@@ -19,8 +19,9 @@ from config.faults import ConfigFaults
 from core.clock import ManualClock
 from core.errors import AdminKeyBusy, TooManyFailures, Unauthenticated
 from core.secret import Secret
+from tests.planted import planted
 
-KEY = "correct horse battery staple"
+KEY = planted("admin-key")
 # Cheap, so that the tests are quick; the parameters stand in the hash itself.
 _cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 HASH = Secret.literal(_cheap.hash(KEY))

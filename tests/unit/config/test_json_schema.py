@@ -104,7 +104,7 @@ def test_changed_keys_that_need_a_restart_are_named() -> None:
 
 def test_the_example_loads_with_the_example_environment() -> None:
     loaded = load(EXAMPLE, parse_env_file(ENV_EXAMPLE.read_bytes(), ".env.example"))
-    assert [("secrets", "vault"), ("webhooks",)] == [notice.path for notice in loaded.notices]
+    assert [("webhooks",)] == [notice.path for notice in loaded.notices]
     assert None is loaded.config.management.admin_key_hash
 
 

@@ -15,6 +15,7 @@ from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, FallbacksByKind, Target
 from core.secret import Secret
 from gateway.pauses import brief_pauses
+from tests.planted import place_of_secrets
 
 Write = Callable[..., Path]
 
@@ -24,7 +25,7 @@ def write(tmp_path: Path) -> Write:
     """``write("text", name="config.yaml")`` writes a file and gives its path."""
 
     def write(text: str | bytes, name: str = "config.yaml") -> Path:
-        path = tmp_path / name
+        path = place_of_secrets(tmp_path / name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
@@ -257,10 +258,10 @@ def test_a_literal_secret_loads_with_a_notice(write: Write, planted_secret: str)
 
 
 def test_what_is_accepted_without_effect_has_a_notice(write: Write) -> None:
-    loaded = load(write("webhooks: [{name: w, url: 'https://x'}]\nsecrets: {vault: {address: 'https://v'}}"), {})
+    loaded = load(write("webhooks: [{name: w, url: 'https://x'}]"), {})
     none = [("providers",), ("tokens",)]
-    assert [*none, ("webhooks",), ("secrets", "vault")] == [notice.path for notice in loaded.notices]
-    empty = load(write("webhooks: []\nsecrets: {vault: null}"), {})
+    assert [*none, ("webhooks",)] == [notice.path for notice in loaded.notices]
+    empty = load(write("webhooks: []"), {})
     assert none == [notice.path for notice in empty.notices]
 
 

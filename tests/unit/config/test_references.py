@@ -46,7 +46,7 @@ from core.secret import Secret
             ),
         ),
         ("${vault:kv/a#f}", (Reference("vault", {"mount": "kv", "path": "a", "field": "f"}, "${vault:kv/a#f}"),)),
-        ("${sealed:k1:AA_-}", (Reference("sealed", {"key_id": "k1", "text": "AA_-"}, "${sealed:k1:AA_-}"),)),
+        ("${sealed:k1:AA_-}", (Reference("sealed", {"key_id": "k1", "text": "AA_-"}, "${sealed:k1:…}"),)),
     ],
 )
 def test_a_text_is_taken_apart(text: str, template: tuple[str | Reference, ...]) -> None:
@@ -206,10 +206,10 @@ def test_a_missing_reference_names_itself_and_the_key_but_no_value(apply: Substi
     ] == found.faults
 
 
-def test_schemes_without_a_resolver_are_told_even_with_a_default(apply: Substitute) -> None:
+def test_a_scheme_that_is_not_read_yet_is_told_even_with_a_default(apply: Substitute) -> None:
     for text in ("${vault:a/b#c:-d}", "${sealed:k:AAAA:-d}"):
         (fault,) = apply(f"management: {{admin_key_hash: '{text}'}}").faults
-        assert "does not read yet" in fault.message
+        assert "cannot stand here" in fault.message
 
 
 def test_a_secret_is_a_handle_with_its_reference_for_a_label(apply: Substitute) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.secret_files import MAX_SECRET_FILE_BYTES, SecretFileError, SecretFileMissing, SecretFiles
+from tests.planted import place_of_secrets
 
 ExpectLog = Callable[..., AbstractContextManager[None]]
 
@@ -31,8 +32,10 @@ def test_one_line_break_at_the_end_is_left_out(tmp_path: Path, data: bytes, valu
 
 
 def test_what_is_no_readable_text_is_told_without_its_content(tmp_path: Path, planted_secret: str) -> None:
-    (tmp_path / "binary").write_bytes(planted_secret.encode() + b"\xff")
-    (tmp_path / "large").write_bytes(planted_secret.encode() * (MAX_SECRET_FILE_BYTES // len(planted_secret) + 1))
+    place_of_secrets(tmp_path / "binary").write_bytes(planted_secret.encode() + b"\xff")
+    place_of_secrets(tmp_path / "large").write_bytes(
+        planted_secret.encode() * (MAX_SECRET_FILE_BYTES // len(planted_secret) + 1)
+    )
     os.mkfifo(tmp_path / "pipe")
     files = SecretFiles()
     for name, words in (

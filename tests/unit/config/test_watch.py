@@ -12,7 +12,7 @@ import pytest
 from config import watch
 from config.faults import ConfigFaults
 from config.load import RejectedConfig, load
-from config.secret_files import SecretFiles
+from config.secret_stores import SecretStores
 from config.sources import Sources
 from config.watch import Change, DocumentChanged, SecretsChanged, Watcher
 
@@ -28,9 +28,9 @@ class Watched:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.files = SecretFiles()
-        self.loaded = load(root, {}, self.files)
-        self.watcher = Watcher(self.loaded.sources, self.files, lambda: self.loaded.revision)
+        self.stores = SecretStores()
+        self.loaded = load(root, {}, self.stores)
+        self.watcher = Watcher(self.loaded.sources, self.stores.files, lambda: self.loaded.revision)
         self.refused: list[str] = []
         self._told: asyncio.Queue[Change] = asyncio.Queue()
 
@@ -38,7 +38,7 @@ class Watched:
         async for change in self.watcher.changes():
             if isinstance(change, DocumentChanged):
                 try:
-                    self.loaded = load(self.root, {}, self.files)
+                    self.loaded = load(self.root, {}, self.stores)
                     self.watcher.follow(self.loaded.sources)
                 except RejectedConfig as refused:
                     self.refused.append(str(refused))

@@ -8,6 +8,7 @@ import pytest
 from config.schema import Credential, Provider
 from core.secret import Secret
 from credentials.pool import Pools
+from tests.planted import planted
 
 
 class Cooling:
@@ -22,7 +23,7 @@ class Cooling:
 
 
 def credential(name: str, weight: int = 1) -> Credential:
-    return Credential(name=name, api_key=Secret.literal(f"key of {name}"), weight=weight)
+    return Credential(name=name, api_key=Secret.literal(planted(name)), weight=weight)
 
 
 def pools(*credentials: Credential, cooling: Cooling | None = None) -> Pools:
@@ -47,7 +48,7 @@ def test_a_credential_has_its_key() -> None:
     assert ("main", "spare") == pool.names("openai")
     key = pool.api_key("openai", "spare")
     assert key is not None
-    assert key.matches("key of spare")
+    assert key.matches(planted("spare"))
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ async def test_a_last_good_document_that_lacks_its_secret_now_is_no_start(
     path.write_text(GOOD + "telemetry: {log_level: '${file:level}'}\n")
     Reloader(path, worker_resources).start()
     (tmp_path / "level").write_text("loud")
-    worker_resources.secret_files.refresh()
+    worker_resources.secrets.files.refresh()
     with expect_log("the last good configuration is lost", logging.ERROR), pytest.raises(ConfigFaults):
         Reloader(path, worker_resources).start()
 

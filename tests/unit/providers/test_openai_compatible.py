@@ -9,9 +9,10 @@ from core.secret import Secret
 from proxy.providers import PROVIDER_TYPES, build_adapter
 from proxy.providers.base import Call, LocalAdapter, ProviderAdapter
 from proxy.providers.openai_compatible import VENDORS
+from tests.planted import planted
 from transport.messages import Clocks, UpstreamRequest
 
-KEY = Secret.literal("sk-test")
+KEY = Secret.literal(planted("provider-key", "sk-"))
 
 
 def adapter(
@@ -65,7 +66,7 @@ def test_the_request_is_the_call_with_the_providers_authentication() -> None:
     )
     assert [
         ("content-type", "application/json"),
-        ("authorization", "Bearer sk-test"),
+        ("authorization", f"Bearer {KEY.reveal()}"),
     ] == list(request.headers)
 
 

@@ -21,6 +21,7 @@ from tests.exchange import (
     Provider,
     answer,
     authorized,
+    key_of,
     request,
     stream,
     until,
@@ -128,7 +129,7 @@ async def test_of_the_clients_fields_only_those_cross_that_are_the_providers_bus
     provider = Provider("up", [answer(b"{}")])
     gateway = Plane(provider)
     await gateway.post({"model": "m"}, headers=[*SENT, *WITHHELD])
-    own = [("accept-encoding", "identity"), ("authorization", "Bearer key-of-up")]
+    own = [("accept-encoding", "identity"), ("authorization", f"Bearer {key_of('up')}")]
     assert sorted([*SENT, *JSON, *own]) == sorted(provider.last.headers)
 
 

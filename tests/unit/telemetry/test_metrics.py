@@ -23,6 +23,9 @@ from core.events import (
     RequestCompleted,
     RequestFailed,
     RequestStarted,
+    SecretFresh,
+    SecretRotated,
+    SecretStale,
     TargetCooled,
 )
 from core.usage import Usage
@@ -207,6 +210,8 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
         TargetCooled(provider="openai", model_label="gpt-4o", credential=None, reason="failures", seconds=10),
         applied("one"),
         ConfigRejected(trigger="api", faults=()),
+        SecretStale(reference="${vault:a/b#c}", reason="sealed"),
+        SecretRotated(reference="${vault:a/b#c}"),
     ):
         metrics.observe(event)
     metrics.observe_loop_lag(0.001)
@@ -217,6 +222,19 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
             name = family.name + "_total" if family.type == "counter" else family.name
             rendered[name] = (family.type, family.documentation, labels)
     assert {metric.name: (metric.kind, metric.help, set(metric.labels)) for metric in METRICS} == rendered
+
+
+def test_a_stale_secret_shows_since_when_until_it_is_fresh_or_no_longer_in_use(metrics: Metrics) -> None:
+    def since(reference: str) -> float:
+        return samples_of(metrics)["sluice_secret_stale_since_timestamp_seconds", (reference,)]
+
+    for reference in ("one", "other"):
+        metrics.observe(SecretStale(reference=reference, reason="denied"))
+    assert (1_700_000_000, 1_700_000_000) == (since("one"), since("other"))
+    metrics.observe(SecretFresh(reference="one"))
+    assert (0, 1_700_000_000) == (since("one"), since("other"))
+    metrics.follow_secrets(["one"])
+    assert 0 == since("other")
 
 
 def test_the_docs_table_is_the_registry() -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from core.errors import ConnectFailed, Delivered
 from core.headers import Headers
+from tests.planted import planted
 from transport.request_head import parse_url, render
 
 
@@ -40,7 +41,7 @@ def test_a_url_is_taken_apart_and_its_target_left_as_it_is(
         "http://h:x/",
         "http://[::1/",
         "http://user@h/",
-        "http://user:planted-secret-5f1d9c3a7e@h/",
+        f"http://user:{planted('secret')}@h/",
         "http://h/a b",
         "http://h/\r\nx: y",
         "http://h/\t",
@@ -52,7 +53,7 @@ def test_what_is_no_url_for_the_wire_is_refused_without_repeating_it(url: str) -
     with pytest.raises(ConnectFailed) as refused:
         parse_url(url)
     assert Delivered.NO is refused.value.delivered
-    assert "planted-secret" not in str(refused.value)
+    assert planted("secret") not in str(refused.value)
 
 
 @pytest.mark.parametrize(

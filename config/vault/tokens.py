@@ -1,0 +1,292 @@
+"""The token of a session: how it is had, prolonged, replaced and given back."""
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from config.vault.answers import Answer, Asked, Auth, Limit
+from config.vault.entries import due_in, falls_short
+from config.vault.errors import (
+    VaultDenied,
+    VaultFault,
+    VaultMissing,
+    VaultSignInFailed,
+    VaultUnavailable,
+    VaultUnusable,
+)
+from config.vault.settings import VaultSettings
+from core.clock import Clock
+from core.secret import Secret
+
+if TYPE_CHECKING:
+    import hvac
+
+    from config.vault.calls import Calls
+
+_log = logging.getLogger("sluice.secrets")
+
+OTHER_TOKEN_SECONDS = 60.0
+"""How often a denial may be answered by a sign-in, while the token we have is in order."""
+_RETRY_SECONDS = 30.0
+_NEAR_ITS_END = 1 / 5
+
+T = TypeVar("T")
+
+
+class Token:
+    """A token in use, and the client that presents it."""
+
+    def __init__(self, client: "hvac.Client", number: int, *, ttl: float, renewable: bool, own: bool) -> None:
+        self.client = client
+        # A handle, so that what masks secrets knows it.
+        self.secret = Secret.literal(client.token, "token of Vault")
+        self.number = number
+        """Of the sign-in that it comes from."""
+        self.ttl = ttl
+        """Seconds that it was given; 0: it does not end."""
+        self.renewable = renewable
+        self.own = own
+        """Whether we signed in for it: then it is ours to revoke."""
+        self.due_at: float | None = None
+        """When it is prolonged, by the monotonic clock."""
+
+
+class Tokens:
+    """Signs in when a token is first needed, and anew when it has ended. Methods may be called from any thread."""
+
+    def __init__(self, settings: VaultSettings, clock: Clock, calls: "Calls") -> None:
+        self._settings = settings
+        self._clock = clock
+        self._calls = calls
+        self._lock = threading.Lock()
+        """Held while signing in."""
+        self._number = 0
+        self._closed = False
+        self._other_tried_at = -math.inf
+        self._warned_of: Secret | None = None
+        self.present: Token | None = None
+
+    @property
+    def sign_in(self) -> int:
+        """Number of the present token's sign-in: leases end with the token that they were read with."""
+        token = self.present
+        return self._number if token is None else token.number
+
+    def retune(self, settings: VaultSettings) -> None:
+        """Take what may be other in ``settings``, which name the same server."""
+        self._settings = settings
+
+    def get(self, limit: Limit) -> Token:
+        """The present token.
+
+        Raises:
+            VaultFault: there is none, and none can be had.
+        """
+        token = self.present
+        if token is not None:
+            return token
+        with self._locked(limit):
+            if self.present is None:
+                self.present = self._new(limit)
+            return self.present
+
+    def ask(self, question: Callable[[Token], T], limit: Limit) -> T:
+        """The answer to ``question``, asked again with another token where a denial may be the token's fault.
+
+        Raises:
+            VaultFault: what ``question`` raised, or there is no token to ask with.
+        """
+        token = self.get(limit)
+        try:
+            return question(token)
+        except VaultDenied as error:
+            denied = error
+        if self._is_dead(token, limit):
+            return question(self._instead_of(token, limit))
+        if token.own and self._clock.monotonic() >= self._other_tried_at + OTHER_TOKEN_SECONDS:
+            return self._ask_with_other(question, limit)
+        raise denied
+
+    def renew_if_due(self, limit: Limit) -> None:
+        """Prolong a token that has spent two thirds of its life, or sign in anew where that is not to be had.
+
+        Raises:
+            VaultFault: neither is possible now. The token stays in use, and is due again soon.
+        """
+        token = self.present
+        if token is None or token.due_at is None or self._clock.monotonic() < token.due_at:
+            return
+        with self._locked(limit):
+            if self.present is not token:
+                return
+            token.due_at = self._clock.monotonic() + min(_RETRY_SECONDS, token.ttl / 8)
+            if not self._prolong(token, limit):
+                self.present = self._new(limit)
+
+    def close(self, limit: Limit) -> None:
+        """Give back a token that we signed in for, and with it its leases; a given one lives on. There is no other."""
+        self._closed = True
+        token, self.present = self.present, None
+        if token is not None and token.own:
+            self._give_back(token, limit)
+
+    @contextmanager
+    def _locked(self, limit: Limit) -> Iterator[None]:
+        if not self._lock.acquire(timeout=limit.left):
+            raise VaultUnavailable(f"the sign-in to Vault at {self._settings.server} takes too long", "slow")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _instead_of(self, dead: Token, limit: Limit) -> Token:
+        with self._locked(limit):
+            if self.present is dead:
+                self.present = None
+            if self.present is None:
+                self.present = self._new(limit)
+            return self.present
+
+    def _ask_with_other(self, question: Callable[[Token], T], limit: Limit) -> T:
+        """A role may have been given further policies, which only tokens have that are made later."""
+        with self._locked(limit):
+            self._other_tried_at = self._clock.monotonic()
+            other = self._new(limit)
+            try:
+                answer = question(other)
+            except VaultFault:
+                self._give_back(other, limit)
+                raise
+            # The former ends by itself: requests in flight use leases that end with it.
+            self.present = other
+            return answer
+
+    def _is_dead(self, token: Token, limit: Limit) -> bool:
+        try:
+            self._look_up(token.client, limit)
+        except VaultDenied:
+            return True
+        return False
+
+    def _look_up(self, client: "hvac.Client", limit: Limit) -> Answer:
+        return self._calls(Asked("auth/token/lookup-self"), limit, client.auth.token.lookup_self)
+
+    def _new(self, limit: Limit) -> Token:
+        if self._closed:
+            raise VaultUnavailable(f"the session with Vault at {self._settings.server} has ended")
+        token = self._given(limit) if self._settings.config.auth.method == "token" else self._earned(limit)
+        if token.ttl > 0:
+            token.due_at = self._clock.monotonic() + due_in(token.ttl)
+        return token
+
+    def _given(self, limit: Limit) -> Token:
+        secret = self._settings.config.auth.token
+        text = secret.reveal().strip() if secret is not None else ""
+        if not text or not text.isascii() or not text.isprintable():
+            raise VaultSignInFailed("`secrets.vault.auth.token` is no token of Vault: mend what it refers to")
+        client = self._calls.client(text)
+        try:
+            data = self._look_up(client, limit).data or {}
+        except VaultDenied:
+            raise VaultSignInFailed(
+                f"Vault at {self._settings.server} refuses `secrets.vault.auth.token`: it has ended or was revoked, "
+                "or its policies do not allow it to read `auth/token/lookup-self`; make another"
+            ) from None
+        ttl, whole = _seconds(data.get("ttl")), _seconds(data.get("creation_ttl"))
+        former = self.present
+        same = former is not None and former.secret.matches(text)
+        if not same:
+            self._number += 1
+        token = Token(client, self._number, ttl=ttl, renewable=bool(data.get("renewable")), own=False)
+        if same and 0 < ttl < whole * _NEAR_ITS_END:
+            self._warn_of_end(token)
+        return token
+
+    def _warn_of_end(self, token: Token) -> None:
+        if self._warned_of is not None and self._warned_of.matches(token.secret.reveal()):
+            return
+        self._warned_of = token.secret
+        _log.warning(
+            "`secrets.vault.auth.token` ends in %d s and cannot be prolonged: put another in its place", token.ttl
+        )
+
+    def _earned(self, limit: Limit) -> Token:
+        auth = self._settings.config.auth
+        mount = auth.mount or auth.method
+        asked = Asked(f"auth/{mount}/login", "update")
+        try:
+            answer = self._calls(asked, limit, self._login(self._calls.client(""), mount))
+        except (VaultDenied, VaultUnusable, VaultMissing):
+            what = "`role_id` and `secret_id`" if auth.method == "approle" else "`role` and `jwt_file`"
+            raise VaultSignInFailed(
+                f"Vault at {self._settings.server} refuses the sign-in at `{asked.path}`: "
+                f"see {what} in `secrets.vault.auth`, and that the method is mounted there"
+            ) from None
+        earned = self._auth(answer)
+        self._number += 1
+        return Token(
+            self._calls.client(earned.client_token),
+            self._number,
+            ttl=earned.lease_duration,
+            renewable=earned.renewable,
+            own=True,
+        )
+
+    def _login(self, client: "hvac.Client", mount: str) -> Callable[[], Any]:
+        auth = self._settings.config.auth
+        if auth.method == "approle":
+            secret = auth.secret_id
+            # Revealed in the call: the text is in none of our frames.
+            return lambda: client.auth.approle.login(
+                role_id=auth.role_id,
+                secret_id=secret.reveal().strip() if secret is not None else None,
+                use_token=False,
+                mount_point=mount,
+            )
+        try:
+            jwt = Secret.literal(self._settings.path(auth.jwt_file).read_text().strip())
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise VaultSignInFailed(f"`secrets.vault.auth.jwt_file` {auth.jwt_file} cannot be read: {why}") from None
+        return lambda: client.auth.kubernetes.login(
+            role=auth.role, jwt=jwt.reveal(), use_token=False, mount_point=mount
+        )
+
+    def _prolong(self, token: Token, limit: Limit) -> bool:
+        """Whether it lasts as long again as it once did."""
+        if not token.renewable:
+            return False
+        increment = f"{math.ceil(token.ttl)}s"
+        try:
+            answer = self._calls(
+                Asked("auth/token/renew-self", "update"),
+                limit,
+                lambda: token.client.auth.token.renew_self(increment=increment),
+            )
+        except VaultUnavailable:
+            raise
+        except VaultFault:
+            return False
+        granted = self._auth(answer).lease_duration
+        if falls_short(granted, token.ttl):
+            return False
+        token.due_at = self._clock.monotonic() + due_in(granted)
+        return True
+
+    def _give_back(self, token: Token, limit: Limit) -> None:
+        try:
+            self._calls(Asked("auth/token/revoke-self", "update"), limit, token.client.auth.token.revoke_self)
+        except VaultFault as fault:
+            _log.info("a token of Vault could not be revoked and ends by itself: %s", fault)
+
+    def _auth(self, answer: Answer) -> Auth:
+        if answer.auth is None:
+            raise VaultUnavailable(f"{self._settings.server} answers a sign-in, but not as Vault does")
+        return answer.auth
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

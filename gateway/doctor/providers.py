@@ -1,0 +1,149 @@
+"""Providers: the way to each, and whether it takes our credentials. Lists of models cost nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from config.schema import Provider
+from core.errors import UpstreamError
+from core.headers import Headers
+from core.secret import Secret
+from gateway.doctor.context import SECONDS, Context, url_place
+from gateway.doctor.report import Finding, Where, fault, fine, warning
+from gateway.doctor.ways import Server, leads_there, look
+from proxy.dataplane import BoundProvider
+from proxy.providers import PROVIDER_TYPES
+from proxy.providers.base import Call
+
+_MODELS = "/models"
+_AT_ONCE = 8
+_PROBE_HEADERS = Headers([("accept", "application/json"), ("accept-encoding", "identity")])
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A credential to try; without a secret where the provider has none."""
+
+    name: str
+    where: Where
+    secret: Secret | None
+
+
+async def check(context: Context) -> AsyncIterator[Finding]:
+    """Every provider on a network, several at a time."""
+    generation = context.generation
+    if generation is None or context.settings.offline:
+        return
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def in_turn(position: int, provider: Provider, bound: BoundProvider) -> list[Finding]:
+        async with turns:
+            return [finding async for finding in _provider(context, position, provider, bound)]
+
+    entries = enumerate(generation.config.providers)
+    for findings in await asyncio.gather(
+        *(
+            in_turn(position, provider, generation.plane.providers[provider.name])
+            for position, provider in entries
+            if PROVIDER_TYPES[provider.type].transport == "http"
+        )
+    ):
+        for finding in findings:
+            yield finding
+
+
+async def _provider(
+    context: Context, position: int, provider: Provider, bound: BoundProvider
+) -> AsyncIterator[Finding]:
+    url = bound.adapter.url(_MODELS)
+    host, port, tls = url_place(url)
+    entry = ("providers", position)
+    proxy = (*entry, "proxy_url") if provider.proxy_url is not None else ("transport", "proxy_url")
+    if bound.options.proxy_url is not None and context.is_unread(*proxy):
+        # It is told already, and there is no other way.
+        return
+    server = Server(
+        f"the provider `{provider.name}`",
+        host,
+        port,
+        tls,
+        context.where(*entry, "base_url"),
+        bound.options,
+        "tls.ca",
+        context.where(*proxy),
+    )
+    way = [finding async for finding in look(context, server)]
+    for finding in way:
+        yield finding
+    if not leads_there(way):
+        return
+    for key in _keys(context, position, provider):
+        yield await _probe(context, provider.name, bound, key)
+
+
+def _keys(context: Context, position: int, provider: Provider) -> list[Key]:
+    """Those that could be had; of the others it is told already."""
+    if not provider.credentials:
+        return [Key("", context.where("providers", position), None)]
+    keys = []
+    for number, credential in enumerate(provider.credentials):
+        path = ("providers", position, "credentials", number, "api_key")
+        if not context.is_unread(*path):
+            keys.append(Key(credential.name, context.where(*path), credential.api_key))
+    return keys
+
+
+async def _probe(context: Context, name: str, bound: BoundProvider, key: Key) -> Finding:
+    """Ask for the list of models, as the gateway would."""
+    call = Call("GET", _MODELS, "", _PROBE_HEADERS, None, None, None, SECONDS, bound.options)
+    request = bound.adapter.prepare(call, key.secret)
+    try:
+        answer = await bound.client.send(request)
+    except UpstreamError as error:
+        return fault(key.where, f"the provider `{name}` does not answer: {error}", "look at its own log")
+    status, kind = answer.status, answer.headers.get("content-type") or ""
+    answer.close()
+    context.heard(request.url, answer.headers)
+    return judge(name, key, status, kind)
+
+
+def judge(name: str, key: Key, status: int, content_type: str) -> Finding:
+    """What the answer to the request for the list of models means."""
+    whose = f"the provider `{name}`"
+    credential = f"the credential `{key.name}`" if key.name else "requests without a credential"
+    if status in (401, 403):
+        mend = (
+            "put a valid key where its reference leads: the provider's own pages tell which are, and what they may do"
+            if key.name
+            else f'add one: `credentials: [{{name: main, api_key: "${{env:{_variable(name)}}}"}}]`'
+        )
+        return fault(key.where, f"{whose} refuses {credential} (status {status})", mend)
+    if status in (404, 405):
+        return warning(
+            key.where,
+            f"{whose} has no list of models (status {status}), so that {credential} could not be tried",
+            "check that `base_url` ends as its pages say, mostly in `/v1`; it may be right all the same",
+        )
+    if 300 <= status < 400:
+        return warning(
+            key.where,
+            f"{whose} sends requests elsewhere (status {status}), where the gateway does not follow",
+            "write the address that it redirects to in `base_url`",
+        )
+    if status >= 400:
+        return warning(
+            key.where,
+            f"{whose} answers with status {status}, so that {credential} could not be tried",
+            "try again later, and look at the provider's own page of its state",
+        )
+    if "json" not in content_type.lower():
+        return warning(
+            key.where,
+            f"{whose} answers with something that is no JSON",
+            "check that `base_url` is the address of its API, mostly ending in `/v1`",
+        )
+    return fine(f"{whose} takes {credential}", key.where)
+
+
+def _variable(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name.upper()) + "_API_KEY"
