@@ -111,6 +111,32 @@ def read_key_ring(
     return KeyRing(_plain_keys(path))
 
 
+class Unwrapping:
+    """Vault's Transit engine, asked once for each wrapped key: a document can be reloaded while Vault is down."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str], bytes] = {}
+
+    def by(self, sign_in: Callable[[], Wrapper]) -> Wrapper:
+        """What has been unwrapped before, by whomever, and else by whom ``sign_in`` gives."""
+        return _Unwrapper(self._known, sign_in)
+
+
+class _Unwrapper:
+    def __init__(self, known: dict[tuple[str, str, str], bytes], sign_in: Callable[[], Wrapper]) -> None:
+        self._known = known
+        self._sign_in = sign_in
+
+    def transit_encrypt(self, mount: str, key: str, data: bytes) -> str:
+        return self._sign_in().transit_encrypt(mount, key, data)
+
+    def transit_decrypt(self, mount: str, key: str, text: str) -> bytes:
+        plain = self._known.get((mount, key, text))
+        if plain is None:
+            plain = self._known[mount, key, text] = self._sign_in().transit_decrypt(mount, key, text)
+        return plain
+
+
 class SealedResolver:
     """``${sealed:KEYID:TEXT}``, opened when a document is loaded."""
 
@@ -179,7 +205,10 @@ def _wrapped_keys(
             "`secrets.master_key.transit` is set: name the file of the wrapped keys in `file` beside it"
         )
     if session is None:
-        raise MasterKeyFault("`secrets.master_key.transit` is set: tell in `secrets.vault` where Vault is")
+        raise MasterKeyFault(
+            "`secrets.master_key.transit` is set: tell in `secrets.vault` where Vault is; what stands there, and "
+            "`secrets.persist`, need a key that can be read without it"
+        )
     path = directory / settings.file
     try:
         try:

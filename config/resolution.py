@@ -13,7 +13,7 @@ import msgspec
 from config.document import Value
 from config.faults import Fault
 from config.json_schema import shape
-from config.master_key import MasterKeyFault, SealedResolver, read_key_ring
+from config.master_key import MasterKeyFault, SealedResolver, Wrapper, read_key_ring
 from config.references import (
     EnvironmentResolver,
     FileResolver,
@@ -62,7 +62,8 @@ def resolve(
     resolvers["sealed"] = SealedResolver(cache(lambda: read_keys(None, make=False)))
     section = _section(own, resolvers) if own is not None else None
     typed = _typed(section) if section is not None else None
-    vault, session = None, None
+    vault: VaultValues | None = None
+    session: Callable[[], Wrapper] | None = None
     if section is not None and typed is not None and typed.vault is not None:
         keys = None
         if typed.persist:
@@ -71,7 +72,7 @@ def resolve(
             except MasterKeyFault as error:
                 section.faults.append(Fault(("secrets", "persist"), str(error)))
         vault = stores.vault(VaultSettings(typed.vault, directory), keys, directory / typed.directory)
-        session = vault.signed_in
+        session = partial(stores.unwrapping.by, vault.signed_in)
 
     asked = tuple({each.label: each for each in _vault_references(rest)}.values())
     if vault is not None:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from config.master_key import Unwrapping
 from config.references import Reference
 from config.sealing import KeyRing
 from config.secret_files import SecretFiles
 from config.vault.kept import KeptValues
-from config.vault.settings import VaultSettings
 from config.vault.known import StaleValue
+from config.vault.settings import VaultSettings
 from config.vault.values import VaultValues
 from core.clock import Clock, SystemClock
 from core.events import Event
@@ -29,31 +30,43 @@ class SecretStores:
     def __init__(self, clock: Clock | None = None, tell: Callable[[Event], None] = _tell_nobody) -> None:
         """``tell`` is given events of values that rotate or go stale, from any thread."""
         self.files = SecretFiles()
+        self.unwrapping = Unwrapping()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._tell = tell
         self._pool = ThreadPoolExecutor(_THREADS, "vault")
         self.in_force: VaultValues | None = None
+        self._candidate: VaultValues | None = None
+        """Of a document that was loaded last and is not in force."""
+        self._tuning: tuple[VaultSettings, KeptValues | None] | None = None
+        """What the document that was loaded last says of values that there were before."""
 
     def vault(self, settings: VaultSettings, keys: KeyRing | None, directory: Path) -> VaultValues:
         """The values of the server that ``settings`` name: those in force where it is the same.
 
         With ``keys`` they are kept in ``directory``, sealed.
         """
-        current = self.in_force
         kept = KeptValues(directory / KEPT_VALUES, keys) if keys is not None else None
-        if current is not None and current.settings.same_server(settings):
-            current.retune(settings, kept)
-            return current
-        return VaultValues(settings, self._clock, self._pool, kept, self._tell)
+        for known in (self.in_force, self._candidate):
+            if known is not None and known.settings.same_server(settings):
+                self._tuning = settings, kept
+                return known
+        self._give_up(self._candidate)
+        self._tuning = None
+        self._candidate = VaultValues(settings, self._clock, self._pool, kept, self._tell)
+        return self._candidate
 
     def follow(self, vault: VaultValues | None, references: Iterable[Reference]) -> None:
         """Keep what ``references`` of a document that is put in force need, and nothing else."""
         former, self.in_force = self.in_force, vault
+        candidate, self._candidate = self._candidate, None
         if vault is not None:
+            if self._tuning is not None:
+                vault.retune(*self._tuning)
             vault.follow(references)
-        if former is not None and former is not vault:
-            # Requests in flight hold its values; nothing reads them again.
-            self._pool.submit(former.close)
+        for other in (former, candidate):
+            if other is not vault:
+                # Requests in flight hold its values; nothing reads them again.
+                self._give_up(other)
 
     def stale(self) -> tuple[StaleValue, ...]:
         """What is in use though it could not be read again."""
@@ -61,6 +74,11 @@ class SecretStores:
 
     def close(self) -> None:
         """Give back what is borrowed. Waits for Vault, for a bounded time."""
-        if self.in_force is not None:
-            self.in_force.close()
+        for each in (self.in_force, self._candidate):
+            if each is not None:
+                each.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _give_up(self, values: VaultValues | None) -> None:
+        if values is not None:
+            self._pool.submit(values.close)

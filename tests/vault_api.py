@@ -168,7 +168,7 @@ class VaultApi:
         fitting = [each for each in self.namespaces if not each or whole.startswith(f"{each}/")]
         found = max(fitting, key=len)
         if not f"{found}/".startswith(f"{begun}/") and begun:
-            raise no_route(whole)
+            raise Refused(404, "namespace not found")
         return self.namespaces[found], whole[len(found) + 1 :] if found else whole
 
     def _token(self, request: Request) -> Token:
@@ -420,7 +420,7 @@ class VaultApi:
                 return success({"id": secrets.token_hex(3), "path": f"{absolute}/"})
             self.namespaces.pop(absolute, None)
             return Answer(204)
-        raise Refused(404, f'unsupported path "sys/{path}"')
+        raise Refused(404, "1 error occurred:\n\t* unsupported path\n\n")
 
 
 def _names(given: object) -> tuple[str, ...]:

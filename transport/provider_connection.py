@@ -339,9 +339,7 @@ class ProviderConnection(asyncio.Protocol):
         self._keeper.came_back(self)
 
     def _ended(self, error: Exception | None) -> None:
-        if self.phase is _CLOSED:
-            return
-        if self.phase is _IDLE:
+        if self.phase is _IDLE or self.phase is _CLOSED:
             self._close()
         elif self._out is not None:
             self._fail(NotSent())
@@ -379,9 +377,9 @@ class ProviderConnection(asyncio.Protocol):
         if self._upload is not None:
             self._upload.stop()
             self._upload = None
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
         self._keeper.gone(self)
 
     def _wake(self, more: bool = True) -> None:

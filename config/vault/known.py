@@ -224,12 +224,12 @@ class Known:
             for field, cell in entry.cells.items():
                 self._show(entry.place, reading.data, field, cell)
 
-    def prolonged(self, entry: Entry, lease: Lease, seconds: float) -> None:
-        """The lease of ``entry`` lasts ``seconds`` from now."""
+    def prolonged(self, entry: Entry, lease: Lease) -> None:
+        """``lease`` is that of ``entry`` from now on."""
         now = self._clock.monotonic()
         with self._lock:
-            entry.lease = msgspec.structs.replace(lease, ends_at=now + seconds)
-            entry.due_at, entry.failures = now + due_in(seconds), 0
+            entry.lease, entry.failures = lease, 0
+            entry.due_at = now + due_in(lease.ends_at - now)
             for field, cell in entry.cells.items():
                 self._show(entry.place, entry.reading or {}, field, cell)
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sluice.secrets")
 
 OTHER_TOKEN_SECONDS = 60.0
-"""How often a denial may be answered by a sign-in, while the token we have is in order."""
+"""How long after a sign-in for a denial's sake the next one may come; twice as long after each that was of no use, as
+a secret id may be good for so many sign-ins only."""
+_MAX_OTHER_TOKEN_SECONDS = 3600.0
 _RETRY_SECONDS = 30.0
 _NEAR_ITS_END = 1 / 5
 
@@ -66,6 +68,7 @@ class Tokens:
         self._number = 0
         self._closed = False
         self._other_tried_at = -math.inf
+        self._other_pause_seconds = OTHER_TOKEN_SECONDS
         self._warned_of: Secret | None = None
         self.present: Token | None = None
 
@@ -106,8 +109,11 @@ class Tokens:
             denied = error
         if self._is_dead(token, limit):
             return question(self._instead_of(token, limit))
-        if token.own and self._clock.monotonic() >= self._other_tried_at + OTHER_TOKEN_SECONDS:
-            return self._ask_with_other(question, limit)
+        if token.own and self._clock.monotonic() >= self._other_tried_at + self._other_pause_seconds:
+            try:
+                return self._ask_with_other(question, limit)
+            except VaultFault:
+                self._other_pause_seconds = min(2 * self._other_pause_seconds, _MAX_OTHER_TOKEN_SECONDS)
         raise denied
 
     def renew_if_due(self, limit: Limit) -> None:
@@ -162,6 +168,7 @@ class Tokens:
                 raise
             # The former ends by itself: requests in flight use leases that end with it.
             self.present = other
+            self._other_pause_seconds = OTHER_TOKEN_SECONDS
             return answer
 
     def _is_dead(self, token: Token, limit: Limit) -> bool:

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NoReturn
 
+import msgspec
+
 from config.references import Reference
 from config.vault.entries import MAX_RETRY_SECONDS, Place, falls_short
 from config.vault.errors import VaultDenied, VaultFault, VaultSignInFailed, VaultUnavailable
@@ -181,9 +183,11 @@ class VaultValues:
             raise
         except VaultFault:
             return False
+        lease = msgspec.structs.replace(lease, ends_at=self._clock.monotonic() + granted)
         if falls_short(granted, lease.seconds):
+            entry.lease = lease
             return False
-        self._known.prolonged(entry, lease, granted)
+        self._known.prolonged(entry, lease)
         return True
 
     def _revoke(self, lease: Lease) -> None:

@@ -9,13 +9,15 @@ from gateway.doctor.draft import references, texts
 from gateway.doctor.report import Finding, Where, fault, fine, split_mend, warning
 
 _OTHERWISE = "change it there; docs/configuration.md and config.example.yaml tell what may stand there"
+_NO_FILE = "put the file there, or correct its name"
 
 
 async def check_document(context: Context) -> AsyncIterator[Finding]:
     """What `./sluice check` tells."""
     examined = context.examined
     for each in examined.faults:
-        yield fault(Where.of(each), *split_mend(each.message, _OTHERWISE))
+        otherwise = _NO_FILE if "no such file" in each.message.lower() else _OTHERWISE
+        yield fault(Where.of(each), *split_mend(each.message, otherwise))
     for notice in examined.notices():
         # `server.public_url` is used here, if nowhere else.
         if notice.path != ("server", "public_url"):
@@ -27,6 +29,8 @@ async def check_document(context: Context) -> AsyncIterator[Finding]:
         yield fine(f"{examined.path} loads (revision {examined.generation.revision[:12]})")
     else:
         yield fine(f"{examined.path} was looked at without what is told above")
+    if context.settings.offline:
+        yield fine("what needs a network was left out")
 
 
 async def check_references(context: Context) -> AsyncIterator[Finding]:

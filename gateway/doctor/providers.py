@@ -69,7 +69,7 @@ async def _provider(
         tls,
         context.where(*entry, "base_url"),
         bound.options,
-        "tls.ca",
+        f"providers[{context.examined.original(entry)[1]}].tls.ca",
         context.where(*proxy),
     )
     way = [finding async for finding in look(context, server)]

@@ -1,5 +1,6 @@
 """What the doctor finds, and how it is told."""
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -10,6 +11,9 @@ from telemetry.logs import redact
 
 _SHOWN = {"fault": "FAULT", "warning": "warning", "fine": "ok"}
 _INDENT = " " * 9
+
+# Behind the colon comes why, and then the mend behind another; or the words before it are but a name.
+_CAUSE_FOLLOWS = re.compile(r"cannot be [a-z]+\Z|\Anot YAML\Z|\A\S+\Z")
 
 
 class Severity(StrEnum):
@@ -110,8 +114,12 @@ class Report(msgspec.Struct, frozen=True):
 
 def split_mend(message: str, otherwise: str) -> tuple[str, str]:
     """A fault's message as what is wrong and how to mend it, which it says behind a colon; else ``otherwise``."""
-    what, separator, mend = message.partition(": ")
-    return (what, mend) if separator and mend else (message, otherwise)
+    begin = 0
+    while (colon := message.find(": ", begin)) >= 0:
+        if _CAUSE_FOLLOWS.search(message[begin:colon]) is None:
+            return message[:colon], message[colon + 2 :]
+        begin = colon + 2
+    return message, otherwise
 
 
 def _counted(number: int, word: str) -> str:

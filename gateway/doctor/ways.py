@@ -167,7 +167,7 @@ def explain(error: UpstreamError | TimeoutError, server: Server) -> Finding:
             return fault(
                 server.proxy_where if server.options.proxy_url is not None else where,
                 f"{server.whose} cannot be reached: {error}",
-                "correct `proxy_url`, its user and password, or what the proxy allows",
+                "correct the user and password in `proxy_url`, or have the proxy allow it",
             )
     return fault(
         where,

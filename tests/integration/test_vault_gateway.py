@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import Gateway, GatewayFailure, until
+from tests.gateway_process import Gateway, GatewayFailure, run_cli, until
 from tests.integration.conftest import StartGateway
 from tests.planted import planted
 from tests.provider import Call, Provider, completion, provider
@@ -251,3 +251,46 @@ async def test_a_value_in_vault_stands_for_a_secret_alone(setting: Setting) -> N
     with pytest.raises(GatewayFailure) as failure:
         await asyncio.to_thread(setting.start_gateway, document, extra=setting.extra)
     assert "names a secret" in str(failure.value)
+
+
+async def test_a_refused_document_leaves_nothing_signed_in(setting: Setting) -> None:
+    vault = setting.vault
+    before = len(vault.tokens())
+    gateway = await asyncio.to_thread(setting.start)
+    gateway.expect_log("configuration refused|the configuration in force stays")
+    good = gateway.config.read_text()
+    for _ in range(3):
+        other = vault.approle(vault.policy(READS))
+        vault_of_another_role = good.replace(setting.login.role_id, other.role_id)
+        setting_secret = vault_of_another_role.replace("${env:VAULT_SECRET_ID}", other.secret_id)
+        gateway.config.write_text(setting_secret + "unknown: 1\n")
+        answer = await asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload")
+        assert 422 == answer.status, answer
+    assert FIRST == await asyncio.to_thread(setting.key_of, gateway)
+    gateway.config.write_text(good)
+    await asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload")
+    await until(lambda: before + 1 == len(vault.tokens()), what="a sign-in was given back")
+    await asyncio.to_thread(gateway.stop)
+    assert before == len(vault.tokens())
+
+
+async def test_a_key_that_vault_wraps_is_asked_for_once(setting: Setting) -> None:
+    vault = setting.vault
+    sealed_key = planted("sealed-by-transit", "sk-")
+    rules = {"transit/encrypt/sluice": ["create", "update"], "transit/decrypt/sluice": ["update"]}
+    setting.login = vault.approle(vault.policy(rules))
+    setting.extra = {"VAULT_SECRET_ID": setting.login.secret_id}
+    transit = "master_key: {file: wrapped.keys, transit: {key: sluice}}\n"
+    (setting.place / "config.yaml").write_text(setting.document("x", transit))
+    seal = ("seal", "-c", setting.place / "config.yaml")
+    status, out, err = await asyncio.to_thread(
+        lambda: run_cli(*seal, cwd=setting.place, stdin=sealed_key, extra=setting.extra)
+    )
+    assert 0 == status, err
+    assert "vault:v1:" in (setting.place / "wrapped.keys").read_text()
+    transit = transit.replace("wrapped.keys", str(setting.place / "wrapped.keys"))
+    gateway = await asyncio.to_thread(setting.start, out.strip(), transit)
+    assert sealed_key == await asyncio.to_thread(setting.key_of, gateway)
+    await asyncio.to_thread(vault.stop)
+    assert 200 == (await asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload")).status
+    assert sealed_key == await asyncio.to_thread(setting.key_of, gateway)

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from tests.vault_http import AUTHORITY, CERTIFICATES, server_tls
+from tests.vault_server import NoNamespaces, prepared
 from tests.vault_stand_in import VaultStandIn, vault_stand_in
 
 READ = ["read"]
@@ -484,7 +485,7 @@ def test_a_namespace_is_named_by_header_or_path_and_keeps_its_secrets(vault: Vau
     assert "team-a" == client(root).read("team-a/secret/data/x")["data"]["data"]["of"]
     assert "team-a/eu" == client(root, "team-a/eu/").read("secret/data/x")["data"]["data"]["of"]
     assert "team-a/eu" == client(root, "team-a").read("eu/secret/data/x")["data"]["data"]["of"]
-    with pytest.raises(hvac.exceptions.InvalidPath, match="no handler for route"):
+    with pytest.raises(hvac.exceptions.InvalidPath, match="namespace not found"):
         client(root, "elsewhere").adapter.get("/v1/secret/data/x")
 
 
@@ -644,6 +645,44 @@ def test_it_ends_at_once_while_an_answer_waits(vault: VaultStandIn) -> None:
     asking.join()
     assert time.perf_counter() - began < 2
     assert 1 == len(failed)
+
+
+# Prepared through its API, as a real server is
+
+
+def test_what_was_prepared_is_removed_at_the_end(vault: VaultStandIn, client: Clients) -> None:
+    root = vault.api.namespaces[""]
+    before = (sorted(root.mounts), sorted(root.auths), sorted(root.policies))
+    with prepared(vault.address, vault.root_token) as server:
+        namespace = server.namespace("team")
+        server.namespace(f"{namespace}/eu")
+        for name in ("", namespace):
+            store, plain = server.mount("store", namespace=name), server.mount("plain", "kv", namespace=name)
+            assert 1 == server.put(f"{store}/a/b", namespace=name, value="1")
+            assert 0 == server.put(f"{plain}/a/b", namespace=name, value="1")
+            server.delete(f"{plain}/a/b", namespace=name)
+            policy = server.policy({f"{store}/data/*": READ}, namespace=name)
+            login = server.approle(policy, ttl=60, namespace=name)
+            one = client(namespace=name or None)
+            one.auth.approle.login(login.role_id, login.secret_id, mount_point=login.mount)
+            assert {"value": "1"} == one.read(f"{store}/data/a/b")["data"]["data"]
+            server.delete(f"{store}/a/b", namespace=name)
+            with pytest.raises(hvac.exceptions.InvalidPath):
+                one.adapter.get(f"/v1/{store}/data/a/b")
+            one.auth.token.revoke_self()
+        token = server.token(policy, ttl=60)
+        assert server.is_good(token)
+        server.expire_token(token)
+        assert not server.is_good(token)
+        server.token(period=60)
+    assert before == (sorted(root.mounts), sorted(root.auths), sorted(root.policies))
+    assert ([""], [], []) == (sorted(vault.api.namespaces), vault.tokens(), vault.leases())
+
+
+def test_a_server_without_namespaces_is_told_apart(vault: VaultStandIn) -> None:
+    vault.fail(404, "1 error occurred:\n\t* unsupported path\n\n", path="sys/namespaces/")
+    with prepared(vault.address, vault.root_token) as server, pytest.raises(NoNamespaces):
+        server.namespace("team")
 
 
 # The socket

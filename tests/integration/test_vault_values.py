@@ -459,13 +459,39 @@ async def test_values_are_read_again_in_their_time_and_not_before(stand_in: Vaul
         await until(lambda: read() == "two")
 
 
+@pytest.mark.parametrize("what", ["stop", "slow", "seal"])
+async def test_a_document_that_is_loaded_during_an_outage_gets_what_is_known_at_once(
+    stand_in: VaultStandIn, hold: Hold, what: str, expect_log: ExpectLog
+) -> None:
+    stand_in.put("secret/key", value="one")
+    async with hold(stand_in, stand_in.approle(stand_in.policy({"secret/*": READ})), timeout_seconds=5.0) as held:
+        await held.load("secret/key#value")
+        with expect_log("its last value stays in use"):
+            befall(stand_in, what)
+            began = time.perf_counter()
+            again, with_default = await held.load("secret/key#value", "secret/key#value:-default")
+            assert time.perf_counter() - began < 1
+            assert ("one", "one") == (again(), with_default())
+            if what == "slow":
+                stand_in.fail(500)
+                stand_in.slow(0)
+            await until(lambda: held.stale)
+
+
+async def test_who_holds_a_handle_still_can_read_it_after_the_end(stand_in: VaultStandIn, hold: Hold) -> None:
+    stand_in.put("secret/key", value="one")
+    async with hold(stand_in, stand_in.root_token) as held:
+        (read,) = await held.load("secret/key#value")
+    assert "one" == read()
+
+
 # The token
 
 
 async def test_the_end_of_a_token_is_not_noticed(vault: PreparedVault, hold: Hold) -> None:
     store = vault.mount("store")
     vault.put(f"{store}/key", value="0")
-    login = vault.approle(vault.policy({f"{store}/data/key": READ}), ttl=1, max_ttl=2)
+    login = vault.approle(vault.policy({f"{store}/data/key": READ}), ttl=2, max_ttl=3)
     async with hold(vault, login, timeout_seconds=5.0) as held:
         (read,) = await held.load(f"{store}/key#value")
         for number in range(1, 5):

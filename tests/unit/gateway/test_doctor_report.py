@@ -46,7 +46,13 @@ def test_a_secret_that_a_check_lets_slip_is_masked() -> None:
     [
         ("`${env:A}` is not set: set it", ("`${env:A}` is not set", "set it")),
         ("must be a number", ("must be a number", "correct it")),
-        ("ends so: ", ("ends so: ", "correct it")),
+        (
+            "`${file:a}` cannot be read: there is no such file",
+            ("`${file:a}` cannot be read: there is no such file", "correct it"),
+        ),
+        ("it cannot be opened: there is no key: make one", ("it cannot be opened: there is no key", "make one")),
+        ("not YAML: a tab: use spaces", ("not YAML: a tab", "use spaces")),
+        ("key.txt: line 3 is empty: remove it", ("key.txt: line 3 is empty", "remove it")),
     ],
 )
 def test_a_message_is_what_is_wrong_and_then_the_mend(message: str, expected: tuple[str, str]) -> None:

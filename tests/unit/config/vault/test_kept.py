@@ -1,7 +1,7 @@
 """The last values on disk: sealed, private, shared by processes, and never the reason that something else fails."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ def _ring(*names: str) -> KeyRing:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "data" / "vault-values.sealed"
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "vault-values.sealed"
 
 
 def test_what_is_kept_is_read_by_a_later_process(path: Path) -> None:
