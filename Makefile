@@ -1,14 +1,14 @@
 # Two commands: `make run` and `make test`. Each does all of its set-up first; nothing else has to be installed.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test soak fuzz check format bench image lock upgrade clean environment-run environment-dev
+.PHONY: help run test soak fuzz check format bench bench-others image lock upgrade clean environment-run environment-dev
 
 # Tools are run as modules, so that the tree can be moved; PYTHONSAFEPATH and PYTHONPATH: as in ./sluice.
 RUN = PYTHONPATH='$(CURDIR)' .venv/bin/python
 DEV = PYTHONPATH='$(CURDIR)' .venv-dev/bin/python
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## Set everything up and start the gateway on 127.0.0.1:8080
 	@./sluice serve --banner
@@ -41,6 +41,9 @@ format: environment-dev ## Format the code, and mend what the linter can mend
 
 bench: environment-run ## Measure the gateway beside a direct row and an nginx row (bench/results/)
 	@$(RUN) -m bench
+
+bench-others: environment-run ## The same beside LiteLLM's and Portkey's gateways, installed into .cache/others
+	@$(RUN) -m bench --others
 
 image: ## Build the container image `sluice`
 	@engine=; for name in docker podman; do \

@@ -5,13 +5,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
-from bench.contenders import CONTENDERS
+from bench import others
+from bench.contenders import CONTENDERS, Contender
 from bench.measures import MEASURES
 from bench.processes import BenchError
 from bench.results import FORMAT, Run, failures
@@ -20,12 +21,26 @@ from bench.table import render
 
 _ROOT = Path(__file__).resolve().parent.parent
 _RESULTS = _ROOT / "bench" / "results"
-_LATEST = _RESULTS / "latest.json"
-_LATEST_TABLE = _RESULTS / "latest.md"
 _DOCS = _ROOT / "docs" / "performance.md"
-_BEGIN = "<!-- begin: written by `python -m bench --write-docs` -->\n"
+_BEGIN = "<!-- begin: written by `python -m {command} --write-docs` -->\n"
 _END = "<!-- end -->\n"
-_ROWS = tuple(each.name for each in CONTENDERS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What a run compares when it is whole."""
+
+    command: str
+    contenders: tuple[Contender, ...]
+    measures: tuple[str, ...]
+    latest: Path
+    """Where the latest whole run is kept: beside this as Markdown too."""
+    budget: bool
+
+
+_USUAL = _Comparison("bench", CONTENDERS, tuple(MEASURES), _RESULTS / "latest.json", budget=True)
+_OTHERS = _Comparison("bench --others", others.OTHERS, others.MEASURES, _RESULTS / "others.json", budget=False)
+_ROWS = tuple(dict.fromkeys(each.name for each in (*CONTENDERS, *others.OTHERS)))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)  # What was started is stopped on the way out.
     try:
-        return _write_docs() if given.write_docs else _measure(given)
+        comparison = _OTHERS if given.others else _USUAL
+        return _write_docs(comparison) if given.write_docs else _measure(given, comparison)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -46,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure the gateway on one core, beside nginx and beside no proxy at all."
+    )
+    parser.add_argument(
+        "--others", action="store_true", help="beside gateways of others, which are installed into .cache/others first"
     )
     parser.add_argument("--quick", action="store_true", help="one short round, under a minute")
     parser.add_argument("--rounds", type=_positive, metavar="N", help=f"how many to take medians of ({DEFAULT.rounds})")
@@ -80,49 +99,58 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _measure(given: argparse.Namespace) -> int:
+def _measure(given: argparse.Namespace, comparison: _Comparison) -> int:
     parameters = QUICK if given.quick else DEFAULT
+    if given.others:
+        parameters = others.parameters(parameters)
+        others.install()
     if given.rounds is not None:
         parameters = replace(parameters, rounds=given.rounds)
-    names, measures = given.only or list(_ROWS), given.measure or list(MEASURES)
+    rows = {each.name for each in comparison.contenders}
+    names, measures = given.only or rows, given.measure or list(comparison.measures)
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as scratch:
-        found = run(_ROOT, Path(scratch), parameters, names, measures)
-    table = render(found)
+        wanted = [each for each in comparison.contenders if each.name in names]
+        found = run(_ROOT, Path(scratch), parameters, wanted, measures)
+    if given.others:
+        found = replace(found, versions=found.versions | others.versions())
+    table = render(found, comparison.budget)
     print(table)
-    whole = not given.quick and {row.name for row in found.rows} == set(_ROWS) and set(measures) == set(MEASURES)
+    whole = {row.name for row in found.rows} == rows and set(measures) == set(comparison.measures) and not given.quick
     failed = [f"{row.name} ({failures(row):,})" for row in found.rows if failures(row)]
-    _write(found, table, latest=whole and not failed)
+    _write(found, table, comparison.latest if whole and not failed else None)
     if failed:
         print(f"bench: requests failed, so these figures do not count: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _write(found: Run, table: str, latest: bool) -> None:
-    """One file for the run; `latest` follows whole and clean runs only, since it is what the docs quote."""
+def _write(found: Run, table: str, latest: Path | None) -> None:
+    """One file for the run; `latest` for whole and clean runs only, since it is what the docs quote."""
     text = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     name = found.date.replace(":", "") + ("-quick" if found.parameters.quick else "")
-    paths = [_RESULTS / f"{name}.json", *([_LATEST] if latest else [])]
+    paths = [_RESULTS / f"{name}.json", *([latest] if latest else [])]
     for path in paths:
         path.write_bytes(text)
     if latest:
-        _LATEST_TABLE.write_text(table)
-        paths.append(_LATEST_TABLE)
+        paths.append(latest.with_suffix(".md"))
+        paths[-1].write_text(table)
     for path in paths:
         print(f"wrote {path.relative_to(_ROOT)}", file=sys.stderr)
 
 
-def _write_docs() -> int:
-    if not _LATEST.exists():
-        raise BenchError(f"{_LATEST.relative_to(_ROOT)} is missing: run `make bench` first")
+def _write_docs(comparison: _Comparison) -> int:
+    kept, command = comparison.latest, comparison.command
+    if not kept.exists():
+        raise BenchError(f"{kept.relative_to(_ROOT)} is missing: run `python -m {command}` first")
     try:
-        latest = msgspec.json.decode(_LATEST.read_bytes(), type=Run)
+        latest = msgspec.json.decode(kept.read_bytes(), type=Run)
     except msgspec.ValidationError as error:
-        raise BenchError(f"{_LATEST.name} is no run of format {FORMAT}: run `make bench` again") from error
-    before, begin, rest = _DOCS.read_text().partition(_BEGIN)
+        raise BenchError(f"{kept.name} is no run of format {FORMAT}: run `python -m {command}` again") from error
+    first = _BEGIN.format(command=command)
+    before, begin, rest = _DOCS.read_text().partition(first)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise BenchError(f"{_DOCS.relative_to(_ROOT)} lacks the lines {_BEGIN.strip()!r} and {_END.strip()!r}")
-    _DOCS.write_text(f"{before}{begin}\n{render(latest)}\n{end}{after}")
+        raise BenchError(f"{_DOCS.relative_to(_ROOT)} lacks the lines {first.strip()!r} and {_END.strip()!r}")
+    _DOCS.write_text(f"{before}{begin}\n{render(latest, comparison.budget)}\n{end}{after}")
     return 0
 
 

@@ -35,6 +35,8 @@ class Contender:
     ready_path: str = "/"
     """Ready when this answers with any status below 500."""
     env: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    """What its requests need more than others'; `{upstream}` stands for the mock provider's address."""
     measures: tuple[str, ...] = _COMMON_MEASURES
     """What is done to it; to a row without a proxy, no `memory`."""
     workers: int = 1

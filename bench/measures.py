@@ -5,7 +5,8 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +45,11 @@ class Subject:
     """None: no proxy."""
     stream_wire_bytes: int
     """Size of one whole stream as this proxy sends it."""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def asked(self, ask: Ask) -> Ask:
+        """The request as this row takes it."""
+        return replace(ask, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +99,18 @@ def stream_rate(bench: Bench, subject: Subject) -> Rate:
 def latency(bench: Bench, subject: Subject) -> Latency:
     """Time to the whole JSON answer at a constant rate."""
     rate, seconds = bench.parameters.latency_requests_per_second, bench.parameters.latency_seconds
-    samples, spent = _accounted(bench, subject, lambda: constant_rate(subject.address, JSON_ASK, rate, seconds))
+    samples, spent = _accounted(
+        bench, subject, lambda: constant_rate(subject.address, subject.asked(JSON_ASK), rate, seconds)
+    )
     return _latency(subject, samples, samples.whole, spent)
 
 
 def first_event(bench: Bench, subject: Subject) -> Latency:
     """Time to a stream's first event, at a constant rate of streams."""
     rate, seconds = bench.parameters.first_event_streams_per_second, bench.parameters.first_event_seconds
-    samples, spent = _accounted(bench, subject, lambda: constant_rate(subject.address, STREAM_ASK, rate, seconds))
+    samples, spent = _accounted(
+        bench, subject, lambda: constant_rate(subject.address, subject.asked(STREAM_ASK), rate, seconds)
+    )
     return _latency(subject, samples, samples.first_body, spent)
 
 
@@ -109,7 +119,7 @@ def memory(bench: Bench, subject: Subject) -> Memory | None:
     if subject.process is None:
         return None
     wanted = bench.parameters.memory_streams
-    streams = HeldStreams(subject.address, SLOW_STREAM_ASK)
+    streams = HeldStreams(subject.address, subject.asked(SLOW_STREAM_ASK))
     held, sizes = [], []
     deadline = _now() + _OPEN_WITHIN_SECONDS
     try:
@@ -143,7 +153,7 @@ def prompts(bench: Bench, subject: Subject) -> tuple[Prompt, ...]:
 
 def _long_prompts(subject: Subject, body_bytes: int, count: int) -> tuple[int, int | None, Samples]:
     """The size, how far the proxy's memory rose, and the times."""
-    ask, process = long_ask(body_bytes), subject.process
+    ask, process = subject.asked(long_ask(body_bytes)), subject.process
     before = process.memory_bytes() if process is not None and process.forget_peak_memory() else None
     samples = one_by_one(subject.address, ask, count)
     growth = None if process is None or before is None else max(0, process.peak_memory_bytes() - before)
@@ -241,7 +251,7 @@ def _wrk(
     body.write_bytes(ask.body)
     script = Path(__file__).with_name("wrk.lua")
     argv = [bench.wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
-    argv += [f"http://{subject.address}{CHAT_PATH}", "--", str(body), TOKEN]
+    argv += [f"http://{subject.address}{CHAT_PATH}", "--", str(body), TOKEN, *chain.from_iterable(subject.headers)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as wrk:
         try:
             if halfway is not None:

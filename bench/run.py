@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.client import once
-from bench.contenders import CONTENDERS, Contender, Place, free_address, program
+from bench.contenders import Contender, Place, free_address, program
 from bench.measures import MEASURES, Bench, Subject, memory, need_wrk, warm_up
 from bench.processes import BenchError, Process, raise_open_files, started
 from bench.results import (
@@ -34,7 +34,7 @@ from bench.results import (
 from bench.workload import ANSWER, EVENTS, EVENTS_PER_STREAM, JSON_ASK, STREAM_ASK
 from core.clock import SystemClock
 
-_READY_WITHIN_SECONDS = 30.0
+_READY_WITHIN_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 _SPARE_FILES = 500
 """Of those that may be open, what a proxy needs for anything but the streams that it holds."""
@@ -80,8 +80,10 @@ class _Standing:
     rounds: dict[str, list[Result]] = field(default_factory=dict)
 
 
-def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str], measures: Sequence[str]) -> Run:
-    """Measure the contenders in ``names``. Raises BenchError; everything started has ended when this returns or raises.
+def run(
+    root: Path, scratch: Path, parameters: Parameters, contenders: Sequence[Contender], measures: Sequence[str]
+) -> Run:
+    """Measure ``contenders``. Raises BenchError; everything started has ended when this returns or raises.
 
     ``scratch`` is an empty folder for configurations and logs.
     """
@@ -93,7 +95,7 @@ def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str],
         notes.append(f"{holdable:,} streams held, not {parameters.memory_streams:,}: more files may not be open here.")
         parameters = replace(parameters, memory_streams=holdable)
     os.sched_setaffinity(0, {cores.client})  # Also wrk's core, which is started from here.
-    wanted = [each for each in CONTENDERS if each.name in names]
+    wanted = list(contenders)
     for contender in list(wanted):
         if contender.needs is not None and program(contender.needs) is None:
             wanted.remove(contender)
@@ -137,23 +139,24 @@ def run(root: Path, scratch: Path, parameters: Parameters, names: Sequence[str],
 def _standing(contender: Contender, root: Path, scratch: Path, cores: Cores, upstream: str) -> Iterator[_Standing]:
     """The contender started and found to answer rightly, until the block ends."""
     if contender.command is None:
-        yield _Standing(contender, Subject(contender.name, upstream, None, _verify(contender.name, upstream)), None)
+        yield _Standing(contender, _verified(Subject(contender.name, upstream, None, 0)), None)
         return
     own = scratch / contender.name
     own.mkdir()
     address = free_address()
     argv = contender.command(Place(address, upstream, own))
-    environment = _environment(root) | dict(contender.env)
+    environment = _environment(root) | {"HOME": str(own)} | dict(contender.env)
+    headers = tuple((name, value.format(upstream=upstream)) for name, value in contender.headers)
     begun = _clock.monotonic()
     own_cores = cores.workers if contender.workers > 1 else [cores.proxy]
-    with started(contender.name, argv, own_cores, root, scratch, environment) as process:
+    with started(contender.name, argv, own_cores, own, scratch, environment) as process:
         _wait_until_ready(process, address, contender.ready_path)
         start = Start(_clock.monotonic() - begun, process.memory_bytes())
         try:
-            wire_bytes = _verify(contender.name, address)
+            subject = _verified(Subject(contender.name, address, process, 0, headers))
         except BenchError as error:
             raise BenchError(f"{error}\n{process.last_words()}") from error
-        yield _Standing(contender, Subject(contender.name, address, process, wire_bytes), start)
+        yield _Standing(contender, subject, start)
 
 
 def _begin(bench: Bench, standing: _Standing, measures: Sequence[str]) -> None:
@@ -219,10 +222,11 @@ def _row(standing: _Standing) -> Row:
     )
 
 
-def _verify(name: str, address: str) -> int:
-    """One request of each kind must give the whole answer; gives the size of a stream on the wire."""
+def _verified(subject: Subject) -> Subject:
+    """One request of each kind must give the whole answer; gives the subject with the size of a stream on the wire."""
+    name, address = subject.name, subject.address
     try:
-        plain, stream = once(address, JSON_ASK), once(address, STREAM_ASK)
+        plain, stream = once(address, subject.asked(JSON_ASK)), once(address, subject.asked(STREAM_ASK))
     except (OSError, ValueError) as error:
         raise BenchError(f"{name} does not answer a chat completion: {error}") from error
     # The model's name may be another and move the length a little; the rest is the mock provider's.
@@ -230,7 +234,7 @@ def _verify(name: str, address: str) -> int:
         raise BenchError(f"{name} does not give the mock provider's answer: {plain.body[:300]!r}")
     if stream.body.count(b"data: ") != EVENTS_PER_STREAM or EVENTS[-1] not in stream.body:
         raise BenchError(f"{name} does not give the mock provider's {EVENTS_PER_STREAM} events: {stream.body[-300:]!r}")
-    return stream.wire_bytes
+    return replace(subject, stream_wire_bytes=stream.wire_bytes)
 
 
 def _wait_until_ready(process: Process, address: str, path: str) -> None:

@@ -17,8 +17,8 @@ _Columns = Sequence[tuple[str, Callable[[T], str]]]
 _Timed = Measured[Rate] | Measured[Latency] | Measured[Prompt] | Measured[Workers]
 
 
-def render(run: Run) -> str:
-    """The whole run as Markdown: what ran where, one table a measure, notes."""
+def render(run: Run, budget: bool = True) -> str:
+    """The whole run as Markdown: what ran where, one table a measure, Sluice against its budget, notes."""
     given = run.parameters
     sections = (
         (
@@ -43,7 +43,7 @@ def render(run: Run) -> str:
             _workers_table({row.name: row.workers for row in run.rows}),
         ),
         ("Start and memory", _start_table(run.rows)),
-        ("Sluice against its budget", _budget_table(run)),
+        ("Sluice against its budget", _budget_table(run) if budget else ""),
     )
     tables = [f"**{title}**\n\n{table}" for title, table in sections if table]
     rows = [f"{row.name}: {row.what}." for row in run.rows]
@@ -197,7 +197,9 @@ def _plain(bound: float) -> str:
 
 
 def _ratio(part: float | None, whole: float | None) -> str:
-    return f"{part / whole:.2f}" if part and whole else _NOTHING
+    if not part or not whole:
+        return _NOTHING
+    return f"{part / whole:.2f}" if part / whole >= 0.05 else f"{part / whole:.4f}"
 
 
 def _ms(seconds: float | None) -> str:

@@ -36,12 +36,15 @@ class Ask:
 
     body: bytes
     streamed: bool
+    headers: tuple[tuple[str, str], ...] = ()
+    """More than every request has."""
 
     def raw(self, host: str) -> bytes:
         """The request as it goes over the socket."""
+        more = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
         head = (
             f"POST {CHAT_PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
+            f"Content-Type: application/json\r\n{more}Content-Length: {len(self.body)}\r\n\r\n"
         )
         return head.encode() + self.body
 

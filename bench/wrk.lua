@@ -1,5 +1,5 @@
 -- wrk's side of the bench: one POST again and again, and a line of JSON at the end.
--- Arguments: file of the body, bearer token.
+-- Arguments: file of the body, bearer token, then names and values of more headers.
 
 function init(args)
   local file = assert(io.open(args[1], "rb"))
@@ -8,6 +8,9 @@ function init(args)
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
   wrk.headers["Authorization"] = "Bearer " .. args[2]
+  for i = 3, #args, 2 do
+    wrk.headers[args[i]] = args[i + 1]
+  end
 end
 
 function done(summary, latency)

@@ -198,9 +198,6 @@ def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
     notices = list(substituted.notices)
     document = substituted.value
     assert isinstance(document, dict)
-    server = document.get("server")
-    if isinstance(server, dict) and server.get("public_url"):
-        notices.append(Notice(("server", "public_url"), "checked, but nothing in this version uses it yet"))
     if document.get("webhooks"):
         notices.append(Notice(("webhooks",), "checked, but not delivered by this version"))
     if not document.get("providers"):

@@ -37,9 +37,7 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
         providers=providers,
         last_reload=_last_reload(reloader),
         stale_secrets=tuple(
-            StaleSecret(
-                reference=stale.reference, reason=stale.reason, since=datetime.fromtimestamp(stale.since, UTC)
-            )
+            StaleSecret(reference=stale.reference, reason=stale.reason, since=datetime.fromtimestamp(stale.since, UTC))
             for stale in resources.secrets.stale()
         ),
     )

@@ -6,7 +6,6 @@ whatever looks like a credential are masked in the rendered text, tracebacks inc
 handles (:class:`core.secret.Secret`).
 """
 
-import json as json_library
 import logging
 import re
 import sys
@@ -32,8 +31,10 @@ REDACTED_VALUE = "[redacted secret]"
 
 # Shorter ones occur by chance, and a line in which each `on` is masked says nothing any more.
 _MIN_VALUE_CHARS = 8
-# What neither JSON nor an address writes otherwise: nearly every key.
-_SAME_EVERYWHERE = re.compile(r"[A-Za-z0-9._~-]+")
+# What JSON and `repr`, or addresses, write as it is: nearly every key.
+_NEVER_ESCAPED = re.compile(r"[ !#-&(-\[\]-~]+")
+_NEVER_QUOTED = re.compile(r"[A-Za-z0-9._~-]+")
+_ESCAPES = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
 
 # A reference (`${env:NAME}`) is no secret and is left as it is, and what is masked already is not masked again.
 _NOT_SHOWN = r"(?!\[|\$\{)"
@@ -46,7 +47,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         # Of these schemes all that follows: there are commas and spaces inside.
         re.compile(
-            rf"(?i)\b(authorization)({_SEPARATOR})(?:aws4-[a-z0-9-]+|digest|hmac[a-z0-9-]*|oauth)\s[^\"'\r\n\\]+"
+            rf"(?i)\b(authorization)({_SEPARATOR})(?:aws4-[a-z0-9-]+|digest|hmac[a-z0-9-]*|oauth)\s(?:[^\"'\r\n\\]|\\+[\"'])+"
         ),
         rf"\1\2{REDACTED}",
     ),
@@ -82,7 +83,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\$argon2(?:id|i|d)\$[A-Za-z0-9+/=$,]+"), f"$argon2{REDACTED}"),
     (
         re.compile(
-            r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----)(?:\\+[rn]|(?!-----)[A-Za-z0-9+/=:,\s-])*(?:-----END [A-Z0-9 ]*-----)?"
+            r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----)(?:\\+[rn]|(?!-----)[A-Za-z0-9+/=:,\s-])+(?:-----END [A-Z0-9 ]*-----)?"
         ),
         rf"\1{REDACTED}",
     ),
@@ -99,25 +100,48 @@ def redact(text: str) -> str:
 
 def _mask_values(text: str) -> str:
     # A look for each secret costs some 0.1 µs; its other forms are looked for only where there can be any.
-    escaped = "\\" in text or "%" in text
+    escaped, quoted = "\\" in text, "%" in text or "+" in text
     found = set()
     for value in values_in_use():
-        if len(value) >= _MIN_VALUE_CHARS:
-            if value in text:
-                found.add(value)
-            if escaped and not _SAME_EVERYWHERE.fullmatch(value):
-                found.update(form for form in _forms(value) if form in text)
+        if len(value) < _MIN_VALUE_CHARS:
+            continue
+        if value in text:
+            found.add(value)
+        if escaped and not _NEVER_ESCAPED.fullmatch(value):
+            found.update(_escaped_in(text, value))
+        if quoted and not _NEVER_QUOTED.fullmatch(value):
+            found.update(form for form in _quoted(value) if form in text)
     # One may be a part of another.
     for form in sorted(found, key=len, reverse=True):
         text = text.replace(form, REDACTED_VALUE)
     return text
 
 
-def _forms(value: str) -> tuple[str, ...]:
-    """How else a value may stand in a line: as a member's JSON, by its ``repr`` inside of it, in an address."""
-    in_json, in_repr = (json_library.dumps(form, ensure_ascii=False)[1:-1] for form in (value, repr(value)[1:-1]))
+def _escaped_in(text: str, value: str) -> list[str]:
+    """What in ``text`` is ``value`` as JSON and ``repr`` write it, also one inside the other, as in a traceback."""
+    longest = max(_NEVER_ESCAPED.findall(value), key=len, default="")
+    if longest not in text:
+        return []
+    return re.findall("".join(map(_escaped_character, value)), text)
+
+
+def _escaped_character(character: str) -> str:
+    if character in "\"'":
+        return rf"\\*{character}"
+    if character == "\\":
+        return r"\\+"
+    if character in _ESCAPES:
+        return rf"(?:{character}|\\+{_ESCAPES[character]})"
+    if character.isascii() and character.isprintable():
+        return re.escape(character)
+    number = ord(character)
+    return rf"(?:{re.escape(character)}|\\+(?:x{number:02x}|u{number:04x}|U{number:08x}))"
+
+
+def _quoted(value: str) -> tuple[str, ...]:
+    """How a value stands in an address: in its path, in its query, as a field of a form."""
     quote = urllib.parse.quote
-    return in_json, in_repr, quote(value), quote(value, safe=""), urllib.parse.quote_plus(value)
+    return quote(value), quote(value, safe=""), urllib.parse.quote_plus(value)
 
 
 def configure(level: str = "info", stream: TextIO | None = None, json: bool | None = None) -> None:

@@ -127,10 +127,10 @@ def planted_secret() -> str:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def searched_outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def searched_outputs() -> Iterator[None]:
     """Searches what processes give back through pipes, what a test takes from the captured output, and each event."""
-    _written.append(tmp_path_factory.getbasetemp())
     communicate, readouterr, emit = subprocess.Popen.communicate, pytest.CaptureFixture.readouterr, Events.emit
+    mktemp = pytest.TempPathFactory.mktemp
 
     def searched_communicate(process: Any, *args: Any, **kwargs: Any) -> Any:
         outputs = communicate(process, *args, **kwargs)
@@ -148,7 +148,13 @@ def searched_outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         planted.search(repr(event), f"the event {type(event).__name__}")
         emit(events, event)
 
+    def remembered_mktemp(*args: Any, **kwargs: Any) -> Path:
+        place = mktemp(*args, **kwargs)
+        _written.append(place)
+        return place
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest.TempPathFactory, "mktemp", remembered_mktemp)
         patch.setattr(subprocess.Popen, "communicate", searched_communicate)
         patch.setattr(pytest.CaptureFixture, "readouterr", searched_readouterr)
         patch.setattr(Events, "emit", searched_emit)

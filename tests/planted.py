@@ -16,17 +16,15 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from telemetry.logs import REDACTED_VALUE
-
 _MARK = "planted-5f1d9c3a7e0b"
 _LABEL = re.compile(rb"%s-([a-z0-9]+(?:-[a-z0-9]+)*)" % _MARK.encode())
 _IN_BASE64 = [base64.b64encode(_MARK.encode()[skip:][: 3 * ((len(_MARK) - skip) // 3)]) for skip in range(3)]
 """In base64 and base64url alike, after any number of bytes: no character of these depends on what is beside the mark."""
 _IN_HEX = _MARK.encode().hex().encode()
 _BASE64_OF_BASE64URL = bytes.maketrans(b"-_", b"+/")
-# The gateway's log had to mask a value: whoever logged it has leaked it, though nobody can read it any more.
-_MASKED = REDACTED_VALUE.encode()
-_NEEDLES = (_MARK.encode(), *_IN_BASE64, _IN_HEX, _MASKED)
+# What telemetry.logs puts in the place of a secret: whoever logged it has leaked it, though nobody can read it any more.
+_MASKED = re.compile(rb"\[redacted(?: secret)?\]")
+_NEEDLES = (_MARK.encode(), *_IN_BASE64, _IN_HEX, b"[redacted")
 
 # A needle that lies across two pieces of a large file is found in the second, which begins that much earlier.
 _PIECE_BYTES = 1 << 24
@@ -64,16 +62,21 @@ def _labels(data: bytes) -> Iterator[str]:
         yield found[1].decode()
     if _MARK.encode() in data and not _LABEL.search(data):
         yield "(cut)"
-    if _MASKED in data:
-        yield f"(what the log shows as {REDACTED_VALUE})"
+    if _MASKED.search(data):
+        yield "(masked in the log)"
     for needle in _IN_BASE64:
         for found in re.finditer(rb"%s[A-Za-z0-9+/_-]*" % needle, data):
             # What stands before the mark by a byte or two is in the four characters before the needle.
             text = (data[max(found.start() - 4, 0) : found.start()] + found[0]).translate(_BASE64_OF_BASE64URL)
-            whole = (text[cut : len(text) - (len(text) - cut) % 4] for cut in range(4))
-            yield _label_of(base64.b64decode(each) for each in whole) + " (in base64)"
+            yield _label_of(_base64_decoded(text[cut:]) for cut in range(4)) + " (in base64)"
     for found in re.finditer(rb"%s(?:[0-9a-f]{2})*" % _IN_HEX, data):
         yield _label_of([binascii.unhexlify(found[0])]) + " (in hexadecimal digits)"
+
+
+def _base64_decoded(text: bytes) -> bytes:
+    # One character alone is no byte yet.
+    whole = text[: len(text) - (len(text) % 4 == 1)]
+    return base64.b64decode(whole + b"=" * (-len(whole) % 4))
 
 
 def _label_of(decoded: Iterable[bytes]) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import planted
+
 ROOT = Path(__file__).resolve().parent.parent
 _MODULE = """
 import asyncio
@@ -156,10 +158,10 @@ def run_inner(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for name in ("pyproject.toml", "tests/conftest.py", "tests/servers.py"):
         shutil.copy(ROOT / name, tree / name)
     # Another mark: what these tests leak is no find of the session that runs them.
-    searched = (ROOT / "tests/planted.py").read_text().replace("planted-5f1d9c3a7e0b", "planted-other-0b")
-    (tree / "tests/planted.py").write_text(searched)
+    searched = (ROOT / "tests/planted.py").read_text().replace(planted._MARK, "planted-other-0b")
+    planted.place_of_secrets(tree / "tests/planted.py").write_text(searched)
     (tree / "tests/test_inner.py").write_text(_MODULE)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree), str(ROOT)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-rA", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

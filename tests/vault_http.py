@@ -23,7 +23,7 @@ _BETWEEN_LOOKS = 0.02
 
 @dataclass(frozen=True)
 class Seen:
-    """A request, and the status that it was answered with; 0 where the client had gone before."""
+    """A request, and the status that it was answered with, whether or not anybody waited for the answer still."""
 
     request: Request
     status: int
@@ -46,6 +46,7 @@ class Vault(Protocol):
     """What the sockets need to know."""
 
     requests: list[Seen]
+    waiting: int
 
     @property
     def pause(self) -> float:
@@ -132,17 +133,24 @@ class _Connection(BaseHTTPRequestHandler):
             json.loads(content) if content else {},
             dict(parse_qsl(url.query)),
         )
-        wait = vault.delay(request.path)
-        until = came + wait
-        while wait and time.monotonic() < until and vault.delay(request.path):
-            if self.server.ended.wait(min(_BETWEEN_LOOKS, until - time.monotonic())):
-                raise ConnectionAbortedError
+        vault.waiting += 1
+        try:
+            self._wait(request.path)
+        finally:
+            vault.waiting -= 1
         answer = vault.answer(request)
         headers = {name.lower(): value for name, value in self.headers.items()}
         vault.requests.append(Seen(request, answer.status, came, headers, self._client_certificate()))
         self._send(answer)
 
     do_POST = do_PUT = do_DELETE = do_LIST = do_PATCH = do_HEAD = do_GET  # noqa: N815 (the base class looks for these)
+
+    def _wait(self, path: str) -> None:
+        vault = self.server.vault
+        until = time.monotonic() + vault.delay(path)
+        while time.monotonic() < until and vault.delay(path):
+            if self.server.ended.wait(min(_BETWEEN_LOOKS, max(0.0, until - time.monotonic()))):
+                raise ConnectionAbortedError
 
     def _client_certificate(self) -> str | None:
         if not isinstance(self.request, ssl.SSLSocket):

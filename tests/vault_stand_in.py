@@ -42,6 +42,8 @@ class VaultStandIn:
         self.port = 0
         self.requests: list[Seen] = []
         """What was asked, in the order of the answers."""
+        self.waiting = 0
+        """Requests that have come and are not answered yet, about."""
         self._tls = tls
         self._server: Server | None = None
         self._failures: list[_Failure] = []

@@ -18,25 +18,24 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from config.vault.answers import Answer, Asked, Limit
-from config.vault.errors import (
-    VaultDenied,
-    VaultFault,
-    VaultMissing,
-    VaultUnavailable,
-    VaultUnusable,
-)
+from config.vault.errors import VaultDenied, VaultFault, VaultMissing, VaultUnavailable, VaultUnusable
 from config.vault.settings import VaultSettings
+from core.clock import Clock
 
 _MOST_AT_ONCE = 32
 """Calls, with those that were given up and have not ended."""
+_IDLE_SECONDS = 30.0
+"""Connections that were not used for longer are not used again: what stands between may have forgotten them."""
 
 
 class Calls:
     """Calls of one server. Methods may be called from any thread."""
 
-    def __init__(self, settings: VaultSettings) -> None:
+    def __init__(self, settings: VaultSettings, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._connections = _Connections(settings)
+        self._used_at = clock.monotonic()
         self._free = threading.Semaphore(_MOST_AT_ONCE)
 
     def retune(self, settings: VaultSettings) -> None:
@@ -77,6 +76,9 @@ class Calls:
         seconds = limit.left
         if seconds <= 0 or not self._free.acquire(blocking=False):
             raise self._slow()
+        used_at, self._used_at = self._used_at, self._clock.monotonic()
+        if self._used_at - used_at > _IDLE_SECONDS:
+            self._connections.close()
         threading.Thread(target=run, name="vault call", daemon=True).start()
         try:
             result = outcome.result(seconds)
@@ -88,7 +90,7 @@ class Calls:
         return result
 
     def close(self) -> None:
-        """Close the connections that are idle; the others close when their calls end."""
+        """Close the connections that no call uses; the others close when their calls end."""
         self._connections.close()
 
     def _outcome(self, asked: Asked, call: Callable[[], Any]) -> Answer | VaultFault:

@@ -96,7 +96,7 @@ class Entry:
     @property
     def lacks_a_text(self) -> bool:
         """Whether one of its cells is empty."""
-        return not all(cell.text for cell in self.cells.values())
+        return not all(cell.text for cell in tuple(self.cells.values()))
 
 
 class Known:
@@ -104,15 +104,24 @@ class Known:
 
     def __init__(self, config: Vault, clock: Clock, tell: Callable[[Event], None]) -> None:
         """``config`` tells where references lead, and `cache_seconds`; ``tell`` is given events."""
-        self.config = config
         self.changed = False
         """Whether there are texts that :meth:`texts` has not given."""
+        self._config = config
         self._clock = clock
         self._tell = tell
         self._lock = threading.RLock()
         self._entries: dict[Place, Entry] = {}
         self._retired: list[tuple[float, Lease]] = []
         """Leases out of use, and when they are revoked."""
+
+    def retune(self, config: Vault) -> None:
+        """Take the `cache_seconds` of ``config``."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._config = config
+            for entry in self._entries.values():
+                if entry.lease is None:
+                    entry.due_at = min(entry.due_at, now + read_again_in(config.cache_seconds, random.random()))
 
     # For documents
 
@@ -124,7 +133,7 @@ class Known:
 
     def has(self, reference: Reference) -> bool:
         """Whether it was among those that :meth:`lacking` was asked of."""
-        entry = self._entries.get(place_of(reference.parts, self.config))
+        entry = self._entries.get(place_of(reference.parts, self._config))
         return entry is not None and reference.parts["field"] in entry.cells
 
     def give(self, reference: Reference) -> Callable[[], str]:
@@ -146,7 +155,7 @@ class Known:
 
     def follow(self, references: Iterable[Reference]) -> None:
         """Remember what ``references`` of the document in force name: :meth:`give_up` spares it."""
-        places = {place_of(each.parts, self.config) for each in references}
+        places = {place_of(each.parts, self._config) for each in references}
         with self._lock:
             for entry in self._entries.values():
                 entry.followed = entry.place in places
@@ -169,9 +178,13 @@ class Known:
             return min((entry.due_at for entry in self._entries.values() if entry.given), default=math.inf)
 
     def due(self, sign_in: int) -> list[Entry]:
-        """The entries in use to be read or prolonged now; ``sign_in`` is the present one."""
+        """The entries in use to be read or prolonged now; ``sign_in`` is the present one.
+
+        Those that failed come last: the first one tells how Vault does.
+        """
         with self._lock:
-            return [entry for entry in self._entries.values() if self.is_due(entry, sign_in)]
+            due = [entry for entry in self._entries.values() if self.is_due(entry, sign_in)]
+            return sorted(due, key=lambda entry: entry.failures)
 
     def is_due(self, entry: Entry, sign_in: int) -> bool:
         """Whether ``entry`` is among them."""
@@ -220,7 +233,7 @@ class Known:
             if reading.lease_seconds > 0:
                 entry.due_at = now + due_in(reading.lease_seconds)
             else:
-                entry.due_at = now + read_again_in(self.config.cache_seconds, random.random())
+                entry.due_at = now + read_again_in(self._config.cache_seconds, random.random())
             for field, cell in entry.cells.items():
                 self._show(entry.place, reading.data, field, cell)
 
@@ -237,7 +250,7 @@ class Known:
         """``entry`` could not be read: it is due again soon."""
         with self._lock:
             entry.failures += 1
-            entry.due_at = self._clock.monotonic() + try_again_in(entry.failures, self.config.cache_seconds)
+            entry.due_at = self._clock.monotonic() + try_again_in(entry.failures, self._config.cache_seconds)
             for cell in entry.cells.values():
                 self._cell_failed(cell, fault)
 
@@ -264,7 +277,7 @@ class Known:
     # How
 
     def _named(self, reference: Reference) -> tuple[Entry, Cell]:
-        place, field = place_of(reference.parts, self.config), reference.parts["field"]
+        place, field = place_of(reference.parts, self._config), reference.parts["field"]
         entry = self._entries.get(place)
         if entry is None:
             entry = self._entries[place] = Entry(place)

@@ -29,7 +29,7 @@ class Session:
 
         self._settings = settings
         self._clock = clock
-        self._calls = Calls(settings)
+        self._calls = Calls(settings, clock)
         self._tokens = Tokens(settings, clock, self._calls)
         self._engines: dict[str, _Engine] = {}
         """By mount."""

@@ -26,7 +26,6 @@ _log = logging.getLogger("sluice.secrets")
 
 _LOOK_SECONDS = 0.25
 _SHORTEST_PAUSE_SECONDS = 0.01
-_OUTAGES = frozenset({"sealed", "unreachable", "slow", "rate_limited"})
 
 
 class VaultValues:
@@ -49,6 +48,7 @@ class VaultValues:
         self._session = session if session is not None else Session(settings, clock)
         self._known = Known(settings.config, clock, tell)
         self._warned: set[str] = set()
+        self._closed = False
 
     def retune(self, settings: VaultSettings, kept: KeptValues | None) -> None:
         """Take the times of ``settings``, which name the same server, and keep values in ``kept`` from now on."""
@@ -56,7 +56,7 @@ class VaultValues:
         if self._kept is None and kept is not None:
             self._known.changed = True
         self._kept = kept
-        self._known.config = settings.config
+        self._known.retune(settings.config)
         self._session.retune(settings)
 
     def signed_in(self) -> Session:
@@ -118,11 +118,12 @@ class VaultValues:
 
     def close(self) -> None:
         """Give back what is borrowed and end the session. Waits for Vault, for a bounded time; never raises."""
+        self._closed = True
         end = self._clock.monotonic() + 2 * self.settings.config.timeout_seconds
         for lease in self._known.take_leases():
             # Those of a token that is ours end with it, all at once.
-            if not self._session.ends_with_session(lease.sign_in) and self._clock.monotonic() < end:
-                self._revoke(lease)
+            if not self._session.ends_with_session(lease.sign_in) and (self._is_past(end) or not self._revoke(lease)):
+                break
         self._session.close()
 
     # How
@@ -157,9 +158,9 @@ class VaultValues:
             if not question.wants(entry):
                 return
             fault = question.outage or self._ask(entry)
-            if fault is not None:
-                if fault.reason in _OUTAGES or not self._session.has_token:
-                    question.outage = fault
+            # What our own end has brought about is no trouble of Vault's.
+            if fault is not None and not self._closed:
+                question.failed(fault, signed_in=self._session.has_token)
                 self._known.failed(entry, fault)
 
     def _ask(self, entry: Entry) -> VaultFault | None:
@@ -190,16 +191,18 @@ class VaultValues:
         self._known.prolonged(entry, lease)
         return True
 
-    def _revoke(self, lease: Lease) -> None:
-        """Tried once: a lease that is not revoked ends by itself."""
+    def _revoke(self, lease: Lease) -> bool:
+        """Tried once: a lease that is not revoked ends by itself. Whether Vault answers."""
         if self._is_past(lease.ends_at):
-            return
+            return True
         try:
             self._session.revoke(lease.lease_id)
         except VaultDenied as fault:
             self._warn_once("leases cannot be revoked and end by themselves", fault)
         except VaultFault as fault:
             _log.info("a lease could not be revoked and ends by itself: %s", fault)
+            return not isinstance(fault, VaultUnavailable)
+        return True
 
     def _renew_token(self) -> None:
         try:
@@ -232,3 +235,11 @@ class _Question:
     def __init__(self, wants: Callable[[Entry], bool]) -> None:
         self.wants = wants
         self.outage: VaultFault | None = None
+        self._hampered = 0
+
+    def failed(self, fault: VaultFault, *, signed_in: bool) -> None:
+        """Learn from the ``fault`` of one entry."""
+        # One that is slow or limited may be an engine's affair, of two it is taken for the server's.
+        self._hampered += fault.reason in ("slow", "rate_limited")
+        if not signed_in or fault.reason in ("sealed", "unreachable") or self._hampered > 1:
+            self.outage = fault

@@ -9,7 +9,7 @@ from config.faults import ConfigFaults
 from core.tasks import Tasks
 from gateway.doctor import clock, document, files, limits, listening, providers, public, vault
 from gateway.doctor.context import Check, Context, Settings
-from gateway.doctor.examine import StoresOfOneVault, examine
+from gateway.doctor.examine import examine
 from gateway.doctor.report import Finding, Report, Where, fault, split_mend
 from gateway.resources import Resources
 from gateway.serve import run
@@ -50,7 +50,6 @@ def run_checks(path: Path, env_file: Path | None, *, offline: bool, token_env: s
 
 async def _report(path: Path, settings: Settings, env: Mapping[str, str], first: list[Finding]) -> Report:
     resources = Resources(env)
-    resources.secrets = StoresOfOneVault(resources.clock)
     tasks = Tasks()
     try:
         # In a thread: it waits for files, and for Vault.

@@ -74,7 +74,7 @@ class Context:
     @property
     def directory(self) -> FilePath:
         """Where relative names of the document begin."""
-        return self.examined.sources.root.parent
+        return self.examined.path.absolute().parent
 
     def file(self, name: str | None) -> str | None:
         """A file that the document names."""
@@ -91,9 +91,12 @@ class Context:
         # A default stands on no line.
         return located if written else Where(located.path, located.file)
 
-    def is_unread(self, *path: str | int) -> bool:
-        """Whether the secret of the configuration at ``path`` could not be had, and a placeholder stands for it."""
-        return self.examined.original(path) in self.examined.unread
+    def is_damaged(self, *path: str | int, but: str | None = None) -> bool:
+        """Whether something at ``path``, above or beneath it is at fault, so that what loads is not what was meant.
+
+        What is beneath its key ``but`` does not count.
+        """
+        return self.examined.is_damaged(self.examined.original(path), but)
 
     def heard(self, url: str, headers: Headers) -> None:
         """Note the time that an answer from ``url`` tells (RFC 9110 section 6.6.1)."""

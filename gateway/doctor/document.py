@@ -19,9 +19,7 @@ async def check_document(context: Context) -> AsyncIterator[Finding]:
         otherwise = _NO_FILE if "no such file" in each.message.lower() else _OTHERWISE
         yield fault(Where.of(each), *split_mend(each.message, otherwise))
     for notice in examined.notices():
-        # `server.public_url` is used here, if nowhere else.
-        if notice.path != ("server", "public_url"):
-            yield warning(Where.of(notice), notice.message, "")
+        yield warning(Where.of(notice), notice.message, "")
     if examined.generation is None:
         what = "nothing that depends on the document could be looked at"
         yield warning(Where(file=str(examined.path)), what, "mend what is told above, and ask again")
@@ -36,9 +34,8 @@ async def check_document(context: Context) -> AsyncIterator[Finding]:
 async def check_references(context: Context) -> AsyncIterator[Finding]:
     """Values that are not those that were meant; missing ones are faults of the document."""
     count = 0
-    unread = context.examined.unread
     for path, text, secret in texts(context.examined.value):
-        if path in unread:
+        if context.examined.is_damaged(path):
             continue
         for reference in references(text):
             count += 1

@@ -13,6 +13,8 @@ from config.sources import SourceFile
 
 PLACEHOLDER = "unreadable"
 """Stands for a secret that cannot be had."""
+_PLACEHOLDERS = {"proxy_url": "direct"}
+"""Where that would be a fault of its own."""
 
 
 class _Gone:
@@ -42,7 +44,7 @@ class Draft:
                 continue
             if found == path and path not in self._placed and self._is_secret(path):
                 self._placed.add(path)
-                _set(self._at(path[:-1]), path[-1], PLACEHOLDER)
+                _set(self._at(path[:-1]), path[-1], _PLACEHOLDERS.get(str(path[-1]), PLACEHOLDER))
             elif found:
                 self.take_out(found)
         return bool(nearest)

@@ -8,11 +8,7 @@ from config.document import Document, Place, Value, parse
 from config.faults import ConfigFaults, Fault, Notice, Path
 from config.load import RejectedConfig
 from config.merge import merge
-from config.sealing import KeyRing
-from config.secret_stores import SecretStores
-from config.sources import SourceFile, Sources, read_includes, read_root
-from config.vault.settings import VaultSettings
-from config.vault.values import VaultValues
+from config.sources import SourceFile, read_includes, read_root
 from gateway.build import Generation, load_and_build
 from gateway.doctor.draft import Draft
 from gateway.resources import Resources
@@ -20,23 +16,12 @@ from gateway.resources import Resources
 _MOST_ROUNDS = 20
 
 
-class StoresOfOneVault(SecretStores):
-    """Signs in to Vault once, however often the document is loaded, and gives that back in the end."""
-
-    def vault(self, settings: VaultSettings, keys: KeyRing | None, directory: FilePath) -> VaultValues:
-        """See :meth:`config.secret_stores.SecretStores.vault`."""
-        values = super().vault(settings, keys, directory)
-        former, self.in_force = self.in_force, values
-        if former is not None and former is not values:
-            former.close()
-        return values
-
-
 class Examined(msgspec.Struct):
     """What is known of the document."""
 
     path: FilePath
-    sources: Sources
+    files: dict[str, FilePath]
+    """All that it is made of, by the names that findings have for them."""
     faults: tuple[Fault, ...]
     """Every one that `./sluice check` tells, and those behind them. Located."""
     generation: Generation | None
@@ -54,6 +39,16 @@ class Examined(msgspec.Struct):
         """Where in the document the value of the configuration at ``path`` is written."""
         return self.draft.original(path)
 
+    def is_damaged(self, path: Path, but: str | None = None) -> bool:
+        """Whether something at ``path`` of the document as written, above or beneath it could not be had.
+
+        What is beneath its key ``but`` does not count.
+        """
+        return any(
+            each[: len(path)] == path[: len(each)] and (but is None or each[len(path) : len(path) + 1] != (but,))
+            for each in self.unread
+        )
+
     def notices(self) -> tuple[Notice, ...]:
         """Advice, where the document is whole: of a part of it none would be right."""
         return self.generation.loaded.notices if self.generation is not None and self.whole else ()
@@ -61,7 +56,7 @@ class Examined(msgspec.Struct):
 
 def examine(path: FilePath, resources: Resources, *, offline: bool) -> Examined:
     """Load the document at ``path``; ``offline``: what Vault has is left out. Waits for files and for Vault."""
-    document = _read(path)
+    document, files = _read(path)
     draft = Draft(document.value)
     left_out = _leave_network_out(draft, document.value) if offline else frozenset[Path]()
     try:
@@ -70,10 +65,10 @@ def examine(path: FilePath, resources: Resources, *, offline: bool) -> Examined:
         faults = rejected.faults
         if left_out:
             faults = (*document.faults, *_relocated(faults, draft, document.place, left_out))
-        return _examine_rest(path, resources, rejected.sources, faults, document, draft, left_out)
+        return _examine_rest(path, resources, files, faults, document, draft, left_out)
     return Examined(
         path,
-        generation.loaded.sources,
+        files,
         document.faults if left_out else (),
         generation,
         not left_out,
@@ -87,7 +82,7 @@ def examine(path: FilePath, resources: Resources, *, offline: bool) -> Examined:
 def _examine_rest(
     path: FilePath,
     resources: Resources,
-    sources: Sources,
+    files: dict[str, FilePath],
     first: tuple[Fault, ...],
     document: Document,
     draft: Draft,
@@ -111,31 +106,32 @@ def _examine_rest(
             further = _relocated(rejected.faults, draft, document.place, left_out)
             found = tuple(fault.path for fault in further)
             told += [fault for fault in further if trusted and not _touches(fault.path, paths)]
-            paths |= set(found)
+            paths |= {each for each in found if each}
     return Examined(
         path,
-        sources,
+        files,
         tuple(told),
         generation,
         False,
         document.value,
         document.place,
         draft,
-        left_out | {fault.path for fault in told},
+        left_out | paths,
     )
 
 
-def _read(path: FilePath) -> Document:
-    """The files as one document; empty where they cannot be read, which loading tells."""
+def _read(path: FilePath) -> tuple[Document, dict[str, FilePath]]:
+    """The files as one document, which is empty where they cannot be read, as loading tells; and their paths."""
     try:
         root = parse(read_root(path).data, str(path))
     except ConfigFaults:
-        return Document({}, Place(str(path), 1, 1))
+        return Document({}, Place(str(path), 1, 1)), {}
     patterns = root.value.get("include")
     included, _ = read_includes(
         path, [each for each in patterns if isinstance(each, str)] if isinstance(patterns, list) else []
     )
-    return merge(root, [parse(file.data, file.shown) for file in included])
+    paths = {file.shown: path.absolute().parent / file.relative for file in included}
+    return merge(root, [parse(file.data, file.shown) for file in included]), {str(path): path.absolute(), **paths}
 
 
 def _leave_network_out(draft: Draft, value: dict[str, Value]) -> frozenset[Path]:

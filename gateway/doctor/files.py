@@ -11,7 +11,6 @@ import msgspec
 
 from config.master_key import OWN_FILE, VARIABLE
 from config.schema import ClientTls
-from config.sources import read_includes
 from gateway.doctor.context import Context
 from gateway.doctor.draft import references, texts
 from gateway.doctor.report import Finding, Where, fault, fine, warning
@@ -43,7 +42,7 @@ async def check_modes(context: Context) -> AsyncIterator[Finding]:
 async def check_directory(context: Context) -> AsyncIterator[Finding]:
     """`secrets.directory`, where something is to be written there."""
     settings = context.config.secrets
-    if not settings.persist:
+    if not settings.persist or context.is_damaged("secrets", "directory"):
         return
     directory = context.directory / settings.directory
     existing = directory
@@ -90,19 +89,15 @@ def judge(kept: Kept) -> list[Finding]:
 
 def _documents(context: Context) -> list[Kept]:
     examined = context.examined
-    root = examined.sources.root
-    included, _ = read_includes(root, examined.sources.includes)
-    paths = [root, *(root.parent / file.relative for file in included)]
     # Which file a value is in, its place tells.
     literal = {
         context.where_written(path).file
         for path, text, secret in texts(examined.value)
         if secret and not text.startswith("$argon2") and not references(text)
     }
-    shown = [str(examined.path), *(file.shown for file in included)]
     return [
-        Kept(path, "the configuration", Where(file=name), holds_secrets=name in literal)
-        for path, name in zip(paths, shown, strict=True)
+        Kept(path, "the configuration", Where(file=shown), holds_secrets=shown in literal)
+        for shown, path in examined.files.items()
     ]
 
 

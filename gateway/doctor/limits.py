@@ -12,6 +12,8 @@ _FILES_A_CONNECTION = 4
 
 async def check(context: Context) -> AsyncIterator[Finding]:
     """Open files: each connection is one."""
+    if context.is_damaged("server", "max_connections"):
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield judge(context.config.server.max_connections, hard, context.where("server", "max_connections"))
 

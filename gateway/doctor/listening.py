@@ -60,6 +60,8 @@ async def check_addresses(context: Context) -> AsyncIterator[Finding]:
     if config.management.listen is not None:
         listens.append((config.management.listen, ("management", "listen")))
     for text, path in listens:
+        if context.is_damaged(*path):
+            continue
         tenant, finding = await _address(parse_listen(text), context.where(*path), tls=config.server.tls is not None)
         yield finding
         if path[0] == "server" and tenant == "gateway":
@@ -72,6 +74,8 @@ async def check_openness(context: Context) -> AsyncIterator[Finding]:
     key = "server" if config.management.listen is None else "management"
     address = parse_listen(config.management.listen or config.server.listen)
     public = config.server.public_url or ""
+    if any(context.is_damaged(*path) for path in ((key, "listen"), ("server", "tls"), ("server", "public_url"))):
+        return
     if _is_loopback(address.host) or config.server.tls is not None or public.startswith("https://"):
         return
     yield warning(

@@ -55,13 +55,13 @@ async def check(context: Context) -> AsyncIterator[Finding]:
 async def _provider(
     context: Context, position: int, provider: Provider, bound: BoundProvider
 ) -> AsyncIterator[Finding]:
-    url = bound.adapter.url(_MODELS)
-    host, port, tls = url_place(url)
     entry = ("providers", position)
     proxy = (*entry, "proxy_url") if provider.proxy_url is not None else ("transport", "proxy_url")
-    if bound.options.proxy_url is not None and context.is_unread(*proxy):
-        # It is told already, and there is no other way.
+    if context.is_damaged(*entry, but="credentials") or context.is_damaged(*proxy):
+        # What is told already may be its address: whoever has the default one must not be sent its credentials.
+        yield fine(f"the provider `{provider.name}` is not asked before what is told above is mended")
         return
+    host, port, tls = url_place(bound.adapter.url(_MODELS))
     server = Server(
         f"the provider `{provider.name}`",
         host,
@@ -84,11 +84,12 @@ async def _provider(
 def _keys(context: Context, position: int, provider: Provider) -> list[Key]:
     """Those that could be had; of the others it is told already."""
     if not provider.credentials:
-        return [Key("", context.where("providers", position), None)]
+        where = context.where("providers", position)
+        return [] if context.is_damaged("providers", position) else [Key("", where, None)]
     keys = []
     for number, credential in enumerate(provider.credentials):
         path = ("providers", position, "credentials", number, "api_key")
-        if not context.is_unread(*path):
+        if not context.is_damaged(*path):
             keys.append(Key(credential.name, context.where(*path), credential.api_key))
     return keys
 

@@ -17,14 +17,20 @@ from gateway.doctor.ways import Server, leads_there, look
 from transport.messages import UpstreamRequest
 
 _SHORT_SECONDS = 30 * 86400.0
+_KEY = ("secrets", "vault")
 _MOST_BYTES = 64 * 1024
 
 # https://developer.hashicorp.com/vault/api-docs/system/health
-_ACTIVE = 200
-_STATES = {
-    429: "is a standby, which passes requests on to the active one",
-    472: "is a secondary for disaster recovery",
+_GOOD_STATES = {
+    200: "is active and unsealed",
+    429: "is a standby, which passes requests on to the active node",
     473: "is a performance standby",
+}
+_BAD_STATES = {
+    472: ("is a secondary for disaster recovery, which answers nothing", "name the address of the primary cluster"),
+    474: ("is a standby that knows no active node", "look at its cluster: `vault operator members`"),
+    501: ("is not initialized", "`vault operator init`, or correct `secrets.vault.address`"),
+    503: ("is sealed", "unseal it: `vault operator unseal`, or mend its auto-unseal"),
 }
 
 
@@ -43,9 +49,9 @@ class _LookUp(msgspec.Struct):
 async def check(context: Context) -> AsyncIterator[Finding]:
     """Where a Vault is configured."""
     settings = context.config.secrets.vault
-    if settings is None or context.settings.offline:
+    if settings is None or context.settings.offline or context.is_damaged(*_KEY, but="auth"):
         return
-    where = context.where("secrets", "vault", "address")
+    where = context.where(*_KEY, "address")
     host, port, tls = url_place(settings.address)
     options = client_options(context, settings.tls.ca, settings.tls.cert, settings.tls.key)
     server = Server("Vault", host, port, tls, where, options, "secrets.vault.tls.ca")
@@ -58,11 +64,12 @@ async def check(context: Context) -> AsyncIterator[Finding]:
     yield state
     if state.severity is Severity.FAULT:
         return
+    if context.is_damaged(*_KEY, "auth"):
+        return
     if settings.auth.method == "token" and settings.auth.token is not None:
-        if not context.is_unread("secrets", "vault", "auth", "token"):
-            yield await _token(context, settings)
+        yield await _token(context, settings)
     elif context.generation is not None and context.generation.loaded.vault is not None:
-        yield await _sign_in(context.generation.loaded.vault, context.where("secrets", "vault", "auth"))
+        yield await _sign_in(context.generation.loaded.vault, context.where(*_KEY, "auth"))
 
 
 async def _sign_in(values: VaultValues, where: Where) -> Finding:
@@ -81,17 +88,11 @@ async def _state(context: Context, settings: Vault, where: Where) -> Finding:
         status, _ = await _get(context, settings, "sys/health")
     except UpstreamError as error:
         return fault(where, f"Vault does not answer: {_named(error)}", "look at Vault's own log")
-    if status == _ACTIVE:
-        return fine("Vault is active and unsealed", where)
-    if status == 503:
-        return fault(where, "Vault is sealed", "unseal it: `vault operator unseal`, or mend its auto-unseal")
-    if status == 501:
-        return fault(where, "Vault is not initialized", "`vault operator init`, or correct `secrets.vault.address`")
-    if status in _STATES:
-        severity = warning if status == 472 else fine
-        if severity is fine:
-            return fine(f"Vault {_STATES[status]}", where)
-        return warning(where, f"Vault {_STATES[status]}", "name the address of the active cluster")
+    if status in _GOOD_STATES:
+        return fine(f"Vault {_GOOD_STATES[status]}", where)
+    if status in _BAD_STATES:
+        what, mend = _BAD_STATES[status]
+        return fault(where, f"Vault {what}", mend)
     return warning(
         where,
         f"what answers there is no Vault, as it seems: sys/health gives status {status}",
@@ -103,7 +104,7 @@ async def _token(context: Context, settings: Vault) -> Finding:
     """A token that is given cannot be had anew when it ends."""
     token = settings.auth.token
     assert token is not None
-    where = context.where("secrets", "vault", "auth", "token")
+    where = context.where(*_KEY, "auth", "token")
     try:
         status, body = await _get(context, settings, "auth/token/lookup-self", token.reveal())
         found = msgspec.json.decode(body, type=_LookUp).data if status == 200 else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
+from tests.authority import Authority
 from tests.doctor import (
     ECHO,
     KEYS,
@@ -107,7 +107,7 @@ async def test_ten_planted_faults_are_named_each_with_its_mend(
         ),
         (rf"another program has 127\.0\.0\.1:{taken}", "server.listen", "ss -ltnp"),
         (r"holds streams back", "server.public_url", "proxy_buffering off"),
-        (r"this machine's clock is (299|300) s behind", "", "timedatectl"),
+        (r"this machine's clock is (29\d|300) s behind", "", "timedatectl"),
     )
     for words, where, mend in expected:
         found = report.fault(words)

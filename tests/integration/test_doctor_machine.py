@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.certificates import Authority
+from tests.authority import Authority
 from tests.doctor import ECHO, KEYS, doctor, vendor, write
 from tests.planted import place_of_secrets
 from tests.provider import provider
@@ -26,7 +26,7 @@ async def test_the_certificate_of_the_listener(tmp_path: Path) -> None:
 
 async def test_management_that_is_open_and_documents_that_anybody_may_read_or_write(tmp_path: Path) -> None:
     text = f"""\
-        server: {{listen: 0.0.0.0:0, max_connections: 1000000}}
+        server: {{listen: 0.0.0.0:0, max_connections: 9}}
         providers:
           - {{name: a, type: openai, credentials: [{{name: main, api_key: "{KEYS["literal"]}"}},
               {{name: spare, api_key: "${{env:NOT_SET:-{KEYS["env"]}}}"}}]}}
@@ -37,10 +37,22 @@ async def test_management_that_is_open_and_documents_that_anybody_may_read_or_wr
     assert "config.yaml" == report.fault("everybody may write the configuration .*chmod go-w").where
     assert "config.yaml" == report.warning("there are secrets in it").where
     assert "server.listen" == report.warning("management is open to other machines").where
-    assert "server.max_connections" == report.warning("files open: not enough").where
     assert "providers[0].credentials[1].api_key" == report.warning("its default is in use as a secret").where
     assert KEYS["literal"] not in report.told
     assert KEYS["env"] not in report.told
+
+
+async def test_a_directory_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "kept").touch()
+    text = f"server: {{listen: 127.0.0.1:0, max_connections: 9}}\nsecrets: {{persist: true, directory: kept}}\n{ECHO}\n"
+    report = await doctor(write(tmp_path, text), "--offline")
+    assert ["secrets.directory"] == [each.where for each in report.faults]
+    assert "is no directory" in report.faults[0].what
+
+
+async def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    report = await doctor(write(tmp_path, f"server: {{listen: '192.0.2.1:8080', max_connections: 9}}\n{ECHO}\n"))
+    assert "server.listen" == report.fault("192.0.2.1:8080 is no address of this machine .*0.0.0.0").where
 
 
 async def test_without_a_document_it_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
+from tests.authority import Authority
 from tests.connect_proxy import connect_proxy
 from tests.doctor import ECHO, KEYS, doctor, no_tls, tls_server, vendor, write
 from tests.integration.conftest import StartGateway
@@ -114,11 +114,35 @@ async def test_a_sealed_vault(tmp_path: Path, vault: VaultStandIn) -> None:
     assert "providers[1].credentials[0].api_key" == report.fault("secret/a#key.*sealed").where
 
 
+@pytest.mark.parametrize(
+    ("role", "words"), [("disaster-recovery", "secondary for disaster recovery"), ("no-leader", "knows no active node")]
+)
+async def test_a_vault_that_cannot_serve(tmp_path: Path, vault: VaultStandIn, role: str, words: str) -> None:
+    path = write(tmp_path, vault_document(vault, 'token: "${env:TOKEN_OF_VAULT}"'))
+    vault.become(role)
+    report = await doctor(path, TOKEN_OF_VAULT=vault.root_token)
+    assert "secrets.vault.address" == report.fault(f"^Vault is a .*{words}").where
+
+
 async def test_a_vault_that_is_not_there(tmp_path: Path, vault: VaultStandIn) -> None:
     path = write(tmp_path, vault_document(vault, 'token: "${env:TOKEN_OF_VAULT}"'))
     vault.stop()
     report = await doctor(path, TOKEN_OF_VAULT="hvs.nothing")
     assert "secrets.vault.address" == report.fault("^Vault refuses connections").where
+
+
+async def test_values_that_are_kept_while_vault_is_away_are_told(tmp_path: Path, vault: VaultStandIn) -> None:
+    vault.put("secret/a", key=KEYS["vault"])
+    text = vault_document(vault, 'token: "${env:TOKEN_OF_VAULT}"').replace("secrets: {", "secrets: {persist: true, ")
+    path = write(tmp_path, text)
+    report = await doctor(path, TOKEN_OF_VAULT=vault.root_token)
+    assert [] == report.warnings
+    vault.stop()
+    report = await doctor(path, TOKEN_OF_VAULT=vault.root_token)
+    assert "secrets.vault.address" == report.fault("^Vault refuses connections").where
+    found = report.warning(r"`\$\{vault:secret/a#key\}` could not be read again \(unreachable\)")
+    assert "providers[1].credentials[0].api_key" == found.where
+    assert KEYS["vault"] not in report.told
 
 
 async def test_a_token_that_vault_does_not_know(tmp_path: Path, vault: VaultStandIn) -> None:
@@ -136,7 +160,7 @@ async def test_a_token_that_will_end(tmp_path: Path, vault: VaultStandIn) -> Non
     report = await doctor(path, TOKEN_OF_VAULT=token)
     found = report.warning("ends in 6 hours, and cannot be renewed .*approle")
     assert "secrets.vault.auth.token" == found.where
-    assert "Vault is a standby, which passes requests on to the active one" in [each.what for each in report.fine]
+    assert "Vault is a standby, which passes requests on to the active node" in [each.what for each in report.fine]
 
 
 async def test_a_sign_in_that_vault_refuses_shows_where_no_reference_needs_it(
@@ -158,6 +182,33 @@ async def test_a_login_is_used_once_and_given_back(tmp_path: Path, vault: VaultS
     report = await doctor(path, SECRET_ID=login.secret_id)
     assert ["nonsense", "providers[1].base_url"] == [each.where for each in report.faults]
     assert [] == vault.tokens()
+
+
+async def test_who_might_be_somebody_else_is_sent_no_credential(tmp_path: Path, vault: VaultStandIn) -> None:
+    document = f"""\
+        server: {{listen: 127.0.0.1:0, max_connections: 9}}
+        secrets: {{vault: {{address: {vault.address}, auth: {{token: "${{env:NOT_SET}}"}}}}}}
+        providers:
+          - {{name: typo, type: openai, base_ulr: "http://127.0.0.1:1/v1", credentials: [{{name: a, api_key: "${{env:KEY}}"}}]}}
+          - {{name: unset, type: openai, base_url: "${{env:NOT_SET}}", credentials: [{{name: a, api_key: "${{env:KEY}}"}}]}}
+          - name: proxied
+            type: openai-compatible
+            base_url: http://127.0.0.1:1/v1
+            proxy_url: "${{env:NOT_SET}}"
+            credentials: [{{name: a, api_key: "${{vault:secret/a#key}}"}}]
+        """
+    report = await doctor(write(tmp_path, document), KEY=KEYS["env"])
+    assert [
+        "secrets.vault.auth.token",
+        "providers[0].base_ulr",
+        "providers[1].base_url",
+        "providers[2].proxy_url",
+        "providers[2].credentials[0].api_key",
+    ] == [each.where for each in report.faults]
+    told = [each.what for each in report.fine]
+    for name in ("typo", "unset", "proxied"):
+        assert f"the provider `{name}` is not asked before what is told above is mended" in told
+    assert ["sys/health"] == [each.path for each in vault.requests]
 
 
 async def test_offline_asks_nobody(tmp_path: Path, vault: VaultStandIn) -> None:

@@ -716,6 +716,19 @@ async def test_the_end_is_quick_and_quiet_whatever_vault_does(stand_in: VaultSta
         assert time.perf_counter() - began < 4 * TIMEOUT_SECONDS + 1
 
 
+async def test_what_the_end_interrupts_is_no_trouble(stand_in: VaultStandIn, hold: Hold) -> None:
+    stand_in.put("secret/key", value="one")
+    login = stand_in.approle(stand_in.policy({"secret/*": READ}))
+    async with hold(stand_in, login, timeout_seconds=5.0) as held:
+        await held.load("secret/key#value")
+        # The answer comes when the token has been revoked.
+        stand_in.slow(0.3, "secret/")
+        await until(lambda: stand_in.waiting)
+    # conftest sees to it that nothing is warned of.
+    assert [] == held.events
+    assert {} == held.stale
+
+
 async def test_leases_of_a_given_token_are_given_back_one_by_one(stand_in: VaultStandIn, hold: Hold) -> None:
     stand_in.credentials("database/creds/app", ttl=3600)
     token = stand_in.token(stand_in.policy(LEASED))

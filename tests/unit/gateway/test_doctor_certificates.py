@@ -8,7 +8,7 @@ from cryptography import x509
 
 from gateway.doctor import certificates
 from gateway.doctor.report import Finding, Severity, Where
-from tests.certificates import Authority
+from tests.authority import Authority
 
 AUTHORITY = Authority()
 

@@ -93,6 +93,8 @@ async def test_what_follows_from_an_entry_that_was_left_out_is_no_fault(tmp_path
     assert [(1, "providers[0]"), (1, "providers[0].typo")] == sorted(told(found))
     assert found.generation is not None
     assert () == found.generation.config.routes
+    assert found.is_damaged(("routes",))
+    assert not found.is_damaged(("providers", 1))
 
 
 @pytest.mark.parametrize("text", ["", "providers: [\n", "- a\n"])
@@ -122,7 +124,9 @@ async def test_a_fault_of_the_text_hides_nothing_of_what_could_be_read(tmp_path:
 async def test_included_files_are_told_by_their_names(tmp_path: Path, resources: Resources) -> None:
     (tmp_path / "more.yaml").write_text("providers: [{name: echo, type: echo}, {name: x, type: ecko}]\n")
     found = examined(tmp_path, "include: [more.yaml]\nproviders: []\n", resources)
-    assert [(str(tmp_path / "more.yaml"), 1, "providers[1].type")] == [
+    more = tmp_path / "more.yaml"
+    assert {str(tmp_path / "config.yaml"): tmp_path / "config.yaml", str(more): more} == found.files
+    assert [(str(more), 1, "providers[1].type")] == [
         (fault.file, fault.line, render_path(fault.path)) for fault in found.faults
     ]
     assert found.generation is not None

@@ -6,14 +6,16 @@ import os
 import resource
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from core.errors import ConnectFailed, ConnectTimeout, Delivered
-from gateway.doctor import clock, files, limits, providers, public, ways
-from gateway.doctor.context import Reading
-from gateway.doctor.report import Severity, Where
+from gateway.doctor import checks, clock, files, limits, providers, public, ways
+from gateway.doctor.context import Context, Reading
+from gateway.doctor.report import Finding, Severity, Where, fine
 from transport.messages import STRAIGHT
 
 
@@ -190,3 +192,19 @@ def test_limits_of_open_files() -> None:
     assert Severity.WARNING is finding.severity
     assert "40000" in finding.mend
     assert "to 1024" in finding.mend
+
+
+async def test_a_check_that_breaks_ends_no_other_and_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, planted_secret: str
+) -> None:
+    async def broken(_context: Context) -> AsyncIterator[Finding]:
+        yield fine("as far as it went")
+        raise RuntimeError(planted_secret)
+
+    async def next_one(_context: Context) -> AsyncIterator[Finding]:
+        yield fine("the next")
+
+    monkeypatch.setattr(checks, "CHECKS", (broken, next_one))
+    context = cast(Context, None)
+    told = [finding.what async for finding in checks.findings_of(context)]
+    assert ["as far as it went", "the check of test_doctor_judgements broke (RuntimeError)", "the next"] == told

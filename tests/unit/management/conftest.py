@@ -26,6 +26,7 @@ from management.dependencies import (
     Refused,
     Reloaded,
     ReloadStatus,
+    StaleSecret,
     View,
 )
 from management.routes import build_application
@@ -84,6 +85,7 @@ class Gateway:
                 ProviderStatus(name="local", type="echo"),
             ),
             last_reload=ReloadStatus(at=at, trigger="watch", result="rejected", faults=2),
+            stale_secrets=(StaleSecret(reference="${vault:a/b#c}", reason="sealed", since=at),),
         )
 
     def dependencies(self) -> Dependencies:

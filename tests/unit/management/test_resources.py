@@ -36,6 +36,7 @@ def test_health_shows_the_revision_and_what_is_out_of_rotation(call: Call) -> No
             {"name": "local", "type": "echo", "cooldowns": []},
         ],
         "last_reload": {"at": "2026-01-02T03:04:05Z", "trigger": "watch", "result": "rejected", "faults": 2},
+        "stale_secrets": [{"reference": "${vault:a/b#c}", "reason": "sealed", "since": "2026-01-02T03:04:05Z"}],
     } == call("GET", "/api/v1/health", "admin").json
 
 

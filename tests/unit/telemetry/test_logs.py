@@ -1,12 +1,15 @@
 import io
 import json
 import logging
+import re
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 import structlog
 
+from core.secret import Secret
 from telemetry import logs
 
 ExpectLog = Callable[[str], AbstractContextManager[object]]
@@ -114,6 +117,8 @@ def test_configuring_again_replaces_the_stream(stream: io.StringIO) -> None:
 
 
 TOKEN = "sk-sluice-0123456789abcdefABCDEF0123456789abcdef"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+PEM = "-----BEGIN EC PRIVATE KEY-----{0}MHcCAQEEIabcdefghijklmnop+/0123456789{0}AwEHoUQDabcdefgh={0}-----END EC PRIVATE KEY-----"
 SECRETS = [
     TOKEN,
     "sk-proj-abcdefghijklmnop",
@@ -130,6 +135,29 @@ SECRETS = [
     "GET /v1beta/models?key=plainsecret HTTP/1.1",
     "AIzaSyA0123456789abcdefghijklmnopqrstuv",
     "hvs.CAESIabcdefghijklmnop",
+    "hvb.AAAAAQabcdefghijklmnop",
+    "hvr.abcdefghijklmnop",
+    "s.abcdefghijklmnopqrstuvwx is a token of old",
+    "s.abcdefghijklmnopqrstuvwx.n5Pv1 in a namespace",
+    '{"auth": {"client_token": "s.abcdefghijklmnopqrstuvwx"}}',
+    "AKIAABCDEFGHIJKLMNOP is the key id",
+    "ASIAABCDEFGHIJKLMNOP is the key id",
+    "aws_secret_access_key = plainsecret",
+    '{"SecretAccessKey": "plainsecret"}',
+    "'aws_session_token': 'plainsecret'",
+    "x-amz-security-token: plainsecret",
+    "Authorization: AWS4-HMAC-SHA256 Credential=plainsecret/20260102, SignedHeaders=host, Signature=0123456789",
+    '"authorization": "Digest username=\\"u\\", response=\\"plainsecret\\""',
+    "Proxy-Authorization: Basic dXNlcjpwYXNzd29yZA==",
+    "{'Authorization': 'plainsecret'}",
+    '"{\\"api_key\\": \\"plainsecret\\"}"',
+    "whsec_abcdefghijklmnop+/=",
+    f"the token {JWT} has expired",
+    "postgresql://sluice:plainsecret@db.internal/sluice",
+    "http://user:plainsecret@127.0.0.1:3128 refused",
+    PEM.format("\n"),
+    PEM.format("\\n"),
+    PEM.format("\\n")[:70] + '"}',
     "sluice-admin-abcdefghijklmnop",
     "$argon2id$v=19$m=65536,t=3,p=4$Uychgu43qh$of5p2v44xGaAmjunyl",
 ]
@@ -146,6 +174,11 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "${sealed:k1a2b3c4d:hvs-AKIA0123456789ABCDEFeyJ0123456789abcdefghijklmnopqrst_-}",
+        "api_key: ${vault:secret/llm/openai#api_key}",
+        "http://127.0.0.1:8080/v1/chat@2 and http://[::1]:8080/@me",
+        "self.abcdefghijklmnopqrstuvwxyz(1) and s.abcdefghijklmnopqrstuvwxyz()",
+        "-----BEGIN CERTIFICATE-----\nMIIB0123456789",
         "the api key is missing",
         "model gpt-4o-mini of task-12 at 127.0.0.1:8080",
         "providers[0].credentials[0].api_key: ${env:OPENAI_API_KEY} is not set",
@@ -156,6 +189,96 @@ def test_what_looks_like_a_credential_is_masked(text: str) -> None:
 )
 def test_other_text_is_left_alone(text: str) -> None:
     assert text == logs.redact(text)
+
+
+VALUE = "correct horse battery"
+VALUES = {
+    "plain": (VALUE, "the key is {}"),
+    "twice": (VALUE, "{} and {}"),
+    "within a word": (VALUE, "key={}&x=y"),
+    "in a member": ('pass"word\\of\nlines', json.dumps({"key": 'pass"word\\of\nlines'}, ensure_ascii=False)),
+    "by its repr in a member": ("it's\ta\\word", json.dumps({"key": repr("it's\ta\\word")})),
+    "in JSON of ASCII alone": ("schlüssel…", json.dumps({"key": "schlüssel…"})),
+    "by its repr of ASCII alone": ("schlüssel…\x01", ascii("schlüssel…\x01")),
+    "in an address": ("pass/word?+ä", "http://h/?k=pass%2Fword%3F%2B%C3%A4"),
+    "in a path": ("pass/word ä", "http://h/pass/word%20%C3%A4"),
+    "in a form": ("pass word/ä", "k=pass+word%2F%C3%A4"),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_the_value_of_a_secret_in_use_is_masked(case: str) -> None:
+    value, text = VALUES[case]
+    secret = Secret.literal(value)
+    shown = logs.redact(text.format(value, value) if "{}" in text else text)
+    assert logs.REDACTED_VALUE in shown
+    assert not [part for part in re.findall(r"\w{4,}", secret.reveal()) if part in shown]
+
+
+def test_the_value_of_a_secret_is_masked_as_it_is_now_and_while_somebody_holds_it() -> None:
+    values = ["the first value", "the second value"]
+    text = " and ".join(values)
+    secret = Secret(lambda: values[0], "file:k")
+    assert f"{logs.REDACTED_VALUE} and the second value" == logs.redact(text)
+    values.pop(0)
+    assert f"the first value and {logs.REDACTED_VALUE}" == logs.redact(text)
+    del secret
+    assert text == logs.redact(text)
+
+
+def test_of_values_that_hold_each_other_nothing_is_left() -> None:
+    held = [Secret.literal(each) for each in ("12345678", "0123456789", "1234567890ab")]
+    assert f"{logs.REDACTED_VALUE} {logs.REDACTED_VALUE}" == logs.redact("0123456789 1234567890ab")
+    assert len(held) == 3
+
+
+def test_a_short_value_is_not_looked_for() -> None:
+    held = Secret.literal("on")
+    assert "listening on a port" == logs.redact("listening on a port")
+    assert held.matches("on")
+
+
+def test_a_secret_that_cannot_be_read_does_not_keep_a_line_from_the_log(stream: io.StringIO) -> None:
+    def fail() -> str:
+        raise OSError("gone")
+
+    logs.configure(stream=stream)
+    broken, held = Secret(fail, "file:k"), Secret.literal(VALUE)
+    logging.getLogger("sluice").info("the keys of %s and %s: %s", broken, held, VALUE)
+    (line,) = records(stream)
+    assert f"the keys of [secret] and [secret]: {logs.REDACTED_VALUE}" == line["event"]
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_way_into_the_log_shows_the_value_of_a_secret(
+    stream: io.StringIO, json_lines: bool, expect_log: ExpectLog
+) -> None:
+    # Lines, quotes and backslashes: a line of JSON writes it otherwise, a traceback otherwise again.
+    value = 'first "line"\nsecond \\ line'
+    held = Secret.literal(value)
+    logs.configure("debug", stream, json=json_lines)
+    logger = logging.getLogger("sluice")
+    logger.info("in the text: %s", value)
+    logger.info("by its repr: %r", [value])
+    logger.info("in a member", extra={"headers": {"x-key": value}})
+    structlog.get_logger("sluice").info("in a member", headers=[("x-key", value)], key=value)
+    with expect_log("in a traceback"):
+        try:
+            raise RuntimeError(value)
+        except RuntimeError:
+            logger.exception("in a traceback")
+    assert "second" not in stream.getvalue()
+    assert held.matches(value)
+    if json_lines:
+        assert 5 == len(records(stream))
+
+
+def test_a_thousand_secrets_in_use_cost_a_line_less_than_five_milliseconds() -> None:
+    held = [Secret.literal(f"key number {number:030d}") for number in range(1000)]
+    line = json.dumps({"event": "attempt 1 failed", "exception": "Traceback\n" + "  File x, line 1\n" * 20})
+    seconds = min(timeit.repeat(lambda: logs.redact(line), number=5, repeat=5)) / 5
+    assert len(held) == 1000
+    assert seconds < 0.005
 
 
 def test_masking_twice_changes_nothing() -> None:

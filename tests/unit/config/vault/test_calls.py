@@ -14,15 +14,14 @@ from config.vault.answers import Answer, Asked, Limit
 from config.vault.calls import _MOST_AT_ONCE, Calls
 from config.vault.errors import VaultFault, VaultUnavailable
 from config.vault.settings import VaultSettings
-from core.clock import SystemClock
+from core.clock import ManualClock, SystemClock
 
 _ASKED = Asked("secret/data/x")
 
 
 def _calls(**config: Any) -> Calls:
-    return Calls(
-        VaultSettings(Vault(**{"address": "http://127.0.0.1:9", "timeout_seconds": 1.0, **config}), Path("/nowhere"))
-    )
+    config = {"address": "http://127.0.0.1:9", "timeout_seconds": 1.0, **config}
+    return Calls(VaultSettings(Vault(**config), Path("/nowhere")), SystemClock())
 
 
 def _limit(seconds: float = 5) -> Limit:
@@ -149,3 +148,14 @@ def test_calls_that_were_given_up_do_not_grow_without_bound() -> None:
 def test_without_time_nothing_is_asked() -> None:
     with pytest.raises(VaultUnavailable):
         _calls()(_ASKED, _limit(0), lambda: pytest.fail("it was asked"))
+
+
+def test_connections_that_were_long_idle_are_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    calls = Calls(VaultSettings(Vault(address="http://127.0.0.1:9"), Path()), clock)
+    closed: list[float] = []
+    monkeypatch.setattr(calls._connections, "close", lambda: closed.append(clock.monotonic()))
+    for seconds in (30, 1, 31):
+        clock.advance(seconds)
+        calls(_ASKED, Limit(clock, 5), dict)
+    assert [clock.monotonic()] == closed
