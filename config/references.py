@@ -8,7 +8,7 @@ Reading a text is one thing (:func:`parse_template`), fetching what it names ano
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,13 @@ class Reference(msgspec.Struct, frozen=True):
     label: str
     """The reference as written, without its default (which may be a secret) and, where it is sealed, its text."""
     default: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Reference({self.label!r})"
+
+    def __rich_repr__(self) -> Iterator[str]:
+        # Else msgspec gives all fields to whatever renders tracebacks.
+        yield self.label
 
 
 Template = tuple[str | Reference, ...]
@@ -175,9 +182,9 @@ class References:
                 f"`{reference.label}` cannot stand here: this is read before {_LATER[reference.scheme]}"
             )
         read = resolver(reference)
-        default = reference.default
-        if default is not None:
-            return _literal(default) if read is None else lambda: read() or default
+        if reference.default is not None:
+            # Through the reference, which does not render it: a traceback may show what the function holds.
+            return lambda: (read() if read is not None else "") or reference.default or ""
         if read is None:
             # An environment is given to a process at its start: setting it elsewhere changes nothing here.
             raise ReferenceFault(

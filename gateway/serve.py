@@ -94,6 +94,7 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         # They ask something of a gateway that runs, and must not end one that is about to.
         signal.signal(number, signal.SIG_IGN)
     _allow_many_files()
+    _leave_no_core_files()
     keep_freed_memory()
     if options.place is not None:
         return run(_serve_as_worker(options, options.place, environment))
@@ -112,6 +113,12 @@ def _allow_many_files() -> None:
     with contextlib.suppress(OSError, ValueError):
         # Some systems say of a limit that it is unlimited, and refuse it all the same.
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _leave_no_core_files() -> None:
+    """They would hold every secret in use. Who needs one raises the soft limit of the running process (prlimit(1))."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 async def _serve_as_worker(options: ServeOptions, place: Place, environment: Mapping[str, str]) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests import vault_engines as engines
+from tests.planted import planted
 from tests.vault_messages import Answer, Request, errors, success
 from tests.vault_state import (
     SYSTEM_TTL,
@@ -53,7 +54,9 @@ class VaultApi:
         self.role = "active"
         self.denied: set[str] = set()
         """Patterns of paths that no token may use, not even the root one."""
-        self.root = self.make_token(("root",), token_id=f"hvs.{secrets.token_urlsafe(18)}").id
+        self.root = self.make_token(
+            ("root",), token_id=f"{planted('vault-root-token', 'hvs.')}_{secrets.token_urlsafe(18)}"
+        ).id
 
     # Preparing
 
@@ -91,7 +94,7 @@ class VaultApi:
     ) -> Token:
         root = "root" in policies
         token = Token(
-            token_id or f"hvs.{secrets.token_urlsafe(30)}",
+            token_id or f"{planted('vault-token', 'hvs.')}_{secrets.token_urlsafe(30)}",
             namespace.strip("/"),
             policies if root else tuple(dict.fromkeys(("default", *policies))),
             self.now(),

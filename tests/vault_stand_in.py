@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from tests.planted import planted
 from tests.vault_api import HEALTH, VaultApi
 from tests.vault_engines import put_version
 from tests.vault_http import Seen, Server
@@ -169,7 +170,7 @@ class VaultStandIn:
         role = LoginRole(f"role-{next(self._numbers)}", policies, ttl, max_ttl, period, renewable)
         with self.api.lock:
             self.api.login_role("approle", mount, role, namespace)
-            role.secret_ids[secret_id := secrets.token_urlsafe(18)] = uses
+            role.secret_ids[secret_id := f"{planted('vault-secret-id')}_{secrets.token_urlsafe(18)}"] = uses
         return Login(mount, role.role_id, secret_id)
 
     def kubernetes(

@@ -294,3 +294,11 @@ async def test_a_key_that_vault_wraps_is_asked_for_once(setting: Setting) -> Non
     await asyncio.to_thread(vault.stop)
     assert 200 == (await asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload")).status
     assert sealed_key == await asyncio.to_thread(setting.key_of, gateway)
+
+
+async def test_no_process_of_a_gateway_leaves_a_core_file(start_gateway: StartGateway) -> None:
+    gateway = await asyncio.to_thread(start_gateway, "server: {workers: 2}\nproviders: [{name: echo, type: echo}]\n")
+    for process in (gateway.process.pid, *gateway.workers()):
+        limits = Path(f"/proc/{process}/limits").read_text()
+        (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert "0" == line.split()[4]
