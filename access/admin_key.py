@@ -16,6 +16,7 @@ That a verified key passes a locked-out address makes guesses against it cheap f
 import asyncio
 import hashlib
 import hmac
+import logging
 import secrets
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from config.faults import ConfigFaults, Fault
 from core.clock import Clock
 from core.errors import AdminKeyBusy, TooManyFailures, Unauthenticated
 from core.secret import Secret
+
+_log = logging.getLogger("sluice.access")
 
 MIN_KEY_CHARACTERS = 16
 MAX_KEY_CHARACTERS = 1024
@@ -139,6 +142,10 @@ class AdminKeys:
         try:
             return self._hasher.verify(stored, key.encode("utf-8", "surrogatepass"))
         except argon2.exceptions.VerifyMismatchError:
+            return False
+        except argon2.exceptions.InvalidHashError:
+            # It was one when the configuration was loaded, and has been rotated since.
+            _log.error("`management.admin_key_hash` is not an argon2id hash: make one with `./sluice hash-key`")
             return False
 
     def _digest(self, key: str, stored: str) -> bytes:

@@ -103,7 +103,7 @@ def read_key_ring(
     if settings.file is not None:
         return KeyRing(_plain_keys(directory_of_root / settings.file))
     path = directory_of_root / own_directory / OWN_FILE
-    if not path.exists():
+    if not _is_there(path):
         if not make:
             return None
         key = os.urandom(KEY_BYTES)
@@ -259,6 +259,13 @@ def _read(path: Path) -> str:
         raise
     except SecretFileError as error:
         raise MasterKeyFault(f"{path} {error}") from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # most likely the directory is another user's
+        raise MasterKeyFault(f"{path} cannot be looked for: {error.strerror}; or set `{VARIABLE}`") from None
 
 
 def _mode(path: Path) -> int:

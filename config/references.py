@@ -8,7 +8,7 @@ Reading a text is one thing (:func:`parse_template`), fetching what it names ano
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,9 +34,9 @@ class Reference(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Reference({self.label!r})"
 
-    def __rich_repr__(self) -> Iterator[str]:
+    def __rich_repr__(self) -> list[tuple[str, str]]:
         # Else msgspec gives all fields to whatever renders tracebacks.
-        yield self.label
+        return [("label", self.label)]
 
 
 Template = tuple[str | Reference, ...]

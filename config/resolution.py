@@ -5,7 +5,7 @@ first, then what signs in to Vault, and then all the rest.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path as FilePath
 
 import msgspec
@@ -24,6 +24,7 @@ from config.references import (
     parse_template,
 )
 from config.schema import Secrets
+from config.sealing import KeyRing
 from config.secret_stores import SecretStores
 from config.substitute import Substituted, substitute
 from config.vault.settings import VaultSettings
@@ -59,7 +60,7 @@ def resolve(
 
     settings = _typed(_section(without_vault, resolvers)) or Secrets()
     read_keys = partial(read_key_ring, settings.master_key, env, directory, settings.directory)
-    resolvers["sealed"] = SealedResolver(cache(lambda: read_keys(None, make=False)))
+    resolvers["sealed"] = SealedResolver(_once(lambda: read_keys(None, make=False)))
     section = _section(own, resolvers) if own is not None else None
     typed = _typed(section) if section is not None else None
     vault: VaultValues | None = None
@@ -68,7 +69,7 @@ def resolve(
         keys = None
         if typed.persist:
             try:
-                keys = read_keys(None, make=True)
+                keys = read_keys(None, make=stores.writes)
             except MasterKeyFault as error:
                 section.faults.append(Fault(("secrets", "persist"), str(error)))
         vault = stores.vault(VaultSettings(typed.vault, directory), keys, directory / typed.directory)
@@ -78,7 +79,7 @@ def resolve(
     if vault is not None:
         vault.fetch(asked)
     resolvers["vault"] = vault.resolve if vault is not None else _no_vault
-    resolvers["sealed"] = SealedResolver(cache(lambda: read_keys(session, make=False)))
+    resolvers["sealed"] = SealedResolver(_once(lambda: read_keys(session, make=False)))
     whole = substitute(rest, shape(), References(resolvers))
     return Resolution(
         _joined(document, section, whole),
@@ -87,6 +88,23 @@ def resolve(
         vault,
         asked,
     )
+
+
+def _once(read: Callable[[], KeyRing | None]) -> Callable[[], KeyRing | None]:
+    """``read``, asked once for all values of a document: a Vault that hangs is not waited for again and again."""
+    outcome: list[KeyRing | MasterKeyFault | None] = []
+
+    def given() -> KeyRing | None:
+        if not outcome:
+            try:
+                outcome.append(read())
+            except MasterKeyFault as fault:
+                outcome.append(fault)
+        if isinstance(outcome[0], MasterKeyFault):
+            raise outcome[0].with_traceback(None)
+        return outcome[0]
+
+    return given
 
 
 def _section(own: Value, resolvers: dict[str, Resolver]) -> Substituted:

@@ -76,6 +76,11 @@ class SecretFiles:
         return tuple(changed)
 
 
+def without_line_break(text: str) -> str:
+    """``text`` without one line break at its end: editors, `echo` and `@file` leave one that is no part of a secret."""
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+
+
 def _read(path: Path) -> str:
     try:
         # Asked before opening: to open a pipe or a device may block for ever.
@@ -95,6 +100,4 @@ def _read(path: Path) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         raise SecretFileError("is not UTF-8 text") from None
-    if text.endswith("\r\n"):
-        return text[:-2]
-    return text.removesuffix("\n")
+    return without_line_break(text)

@@ -1,5 +1,6 @@
 """What secrets are read from, and outlives the documents that name them: files, and the values of a Vault server."""
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,13 +10,14 @@ from config.references import Reference
 from config.sealing import KeyRing
 from config.secret_files import SecretFiles
 from config.vault.kept import KeptValues
-from config.vault.known import StaleValue
+from config.vault.known import GRACE_SECONDS, StaleValue
 from config.vault.settings import VaultSettings
 from config.vault.values import VaultValues
 from core.clock import Clock, SystemClock
 from core.events import Event
 
 KEPT_VALUES = "vault-values.sealed"
+_MOST_RETIRED = 4
 _THREADS = 4
 """hvac waits in these. Vault answers in milliseconds, and a few at a time are kind to it."""
 
@@ -27,13 +29,20 @@ def _tell_nobody(_event: Event) -> None:
 class SecretStores:
     """Owned by whoever loads documents again and again. Methods may be called from any thread."""
 
-    def __init__(self, clock: Clock | None = None, tell: Callable[[Event], None] = _tell_nobody) -> None:
-        """``tell`` is given events of values that rotate or go stale, from any thread."""
+    def __init__(
+        self, clock: Clock | None = None, tell: Callable[[Event], None] = _tell_nobody, *, writes: bool = True
+    ) -> None:
+        """``tell`` is given events of values that rotate or go stale, from any thread. Without ``writes`` nothing is made
+        on disk: no key, no kept values."""
+        self.writes = writes
         self.files = SecretFiles()
         self.unwrapping = Unwrapping()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._tell = tell
         self._pool = ThreadPoolExecutor(_THREADS, "vault")
+        self._lock = threading.RLock()
+        self._retired: dict[VaultValues, threading.Timer] = {}
+        """Of documents that were in force before."""
         self.in_force: VaultValues | None = None
         self._candidate: VaultValues | None = None
         """Of a document that was loaded last and is not in force."""
@@ -45,7 +54,7 @@ class SecretStores:
 
         With ``keys`` they are kept in ``directory``, sealed.
         """
-        kept = KeptValues(directory / KEPT_VALUES, keys) if keys is not None else None
+        kept = KeptValues(directory / KEPT_VALUES, keys, writes=self.writes) if keys is not None else None
         for known in (self.in_force, self._candidate):
             if known is not None and known.settings.same_server(settings):
                 self._tuning = settings, kept
@@ -63,10 +72,10 @@ class SecretStores:
             if self._tuning is not None:
                 vault.retune(*self._tuning)
             vault.follow(references)
-        for other in (former, candidate):
-            if other is not vault:
-                # Requests in flight hold its values; nothing reads them again.
-                self._give_up(other)
+        if candidate is not vault:
+            self._give_up(candidate)
+        if former is not None and former is not vault:
+            self._retire(former)
 
     def stale(self) -> tuple[StaleValue, ...]:
         """What is in use though it could not be read again."""
@@ -74,10 +83,30 @@ class SecretStores:
 
     def close(self) -> None:
         """Give back what is borrowed. Waits for Vault, for a bounded time."""
-        for each in (self.in_force, self._candidate):
+        with self._lock:
+            retired, self._retired = self._retired, {}
+        for timer in retired.values():
+            timer.cancel()
+        for each in (self.in_force, self._candidate, *retired):
             if each is not None:
                 each.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _retire(self, values: VaultValues) -> None:
+        """Close them when requests in flight, which hold them and what was lent, have had their time."""
+        with self._lock:
+            if len(self._retired) >= _MOST_RETIRED:
+                self._give_up_retired(next(iter(self._retired)))
+            timer = self._retired[values] = threading.Timer(GRACE_SECONDS, self._give_up_retired, [values])
+            timer.daemon = True
+            timer.start()
+
+    def _give_up_retired(self, values: VaultValues) -> None:
+        with self._lock:
+            timer = self._retired.pop(values, None)
+        if timer is not None:
+            timer.cancel()
+            self._give_up(values)
 
     def _give_up(self, values: VaultValues | None) -> None:
         if values is not None:

@@ -253,7 +253,7 @@ def with_resources(env: Mapping[str, str], use: Callable[[Resources], _T]) -> _T
     """What ``use`` gives, with resources that are closed again: for commands that build without serving."""
 
     async def main() -> _T:
-        resources = Resources(env)
+        resources = Resources(env, writes=False)
         try:
             return use(resources)
         finally:

@@ -26,9 +26,15 @@ class Resources:
     """Pools, cooldowns, counters and handles that a reload must not lose."""
 
     def __init__(
-        self, environment: Mapping[str, str], metrics_dir: str | None = None, clock: Clock | None = None
+        self,
+        environment: Mapping[str, str],
+        metrics_dir: str | None = None,
+        clock: Clock | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
-        """``metrics_dir`` is where several workers keep their metrics; None for one process."""
+        """``metrics_dir`` is where several workers keep their metrics; None for one process. Without ``writes`` no file of
+        secrets is made: for commands that look."""
         self.environment = environment
         self.clock: Clock = clock if clock is not None else SystemClock()
         # Choosing among targets and spreading retries needs no cryptographic strength.
@@ -39,7 +45,7 @@ class Resources:
         self.background = Tasks()
         """What runs as long as the process does."""
         self._loop = asyncio.get_running_loop()
-        self.secrets = SecretStores(self.clock, self._tell)
+        self.secrets = SecretStores(self.clock, self._tell, writes=writes)
         self._kept_fresh: tuple[VaultValues, asyncio.Task[None]] | None = None
         self.cooldowns = Cooldowns(self._cooled)
         self.admin_keys = AdminKeys(self.clock)

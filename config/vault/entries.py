@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from config.schema import KvVersion, Vault, VaultMount
+from config.secret_files import without_line_break
 from config.vault.errors import VaultMissing, VaultUnusable
 
 JITTER = 0.1
@@ -50,6 +51,8 @@ def text_of(data: Mapping[str, object], field: str, place: Place) -> str:
         VaultUnusable: it is an object or a list.
     """
     value = data.get(field)
+    if isinstance(value, str):
+        value = without_line_break(value)
     if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str)):
         kind = "an object" if isinstance(value, Mapping) else "a list"
         raise VaultUnusable(f"the field `{field}` at `{place}` is {kind}: a secret is a text, a number or a boolean")

@@ -158,7 +158,9 @@ class Known:
         places = {place_of(each.parts, self._config) for each in references}
         with self._lock:
             for entry in self._entries.values():
-                entry.followed = entry.place in places
+                before, entry.followed = entry.followed, entry.place in places
+                if entry.followed and not before:
+                    self._tell_again(entry)
 
     def stale(self) -> tuple[StaleValue, ...]:
         """What is in use though it could not be read again."""
@@ -167,7 +169,7 @@ class Known:
                 StaleValue(cell.label, cell.fault.reason, cell.stale_since, cell.read_at)
                 for entry in self._entries.values()
                 for cell in entry.cells.values()
-                if cell.stale_since is not None and cell.fault is not None
+                if entry.followed and cell.stale_since is not None and cell.fault is not None
             )
 
     # What is due
@@ -323,6 +325,12 @@ class Known:
             in_use = "its last value stays in use" if cell.text else "its default is in use"
             _log.warning("`%s` cannot be read, %s: %s", cell.label, in_use, fault)
             self._tell(SecretStale(reference=cell.label, reason=fault.reason))
+
+    def _tell_again(self, entry: Entry) -> None:
+        """It is in use once more: who was told that it is not has forgotten that it is stale."""
+        for cell in entry.cells.values():
+            if cell.stale_since is not None and cell.fault is not None:
+                self._tell(SecretStale(reference=cell.label, reason=cell.fault.reason))
 
     def _retire(self, entry: Entry) -> None:
         if entry.lease is not None:

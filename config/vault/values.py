@@ -5,8 +5,9 @@ What a document gets is a handle on a cell (known.py), so that no request waits 
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from typing import NoReturn
 
@@ -26,6 +27,8 @@ _log = logging.getLogger("sluice.secrets")
 
 _LOOK_SECONDS = 0.25
 _SHORTEST_PAUSE_SECONDS = 0.01
+_KEEP_AGAIN_SECONDS = 30.0
+"""After a disk was full."""
 
 
 class VaultValues:
@@ -49,6 +52,7 @@ class VaultValues:
         self._known = Known(settings.config, clock, tell)
         self._warned: set[str] = set()
         self._closed = False
+        self._keep_at = -math.inf
 
     def retune(self, settings: VaultSettings, kept: KeptValues | None) -> None:
         """Take the times of ``settings``, which name the same server, and keep values in ``kept`` from now on."""
@@ -78,8 +82,13 @@ class VaultValues:
         question = _Question(lambda entry: entry.lacks_a_text)
         for entry in lacking[:1]:
             self._refresh(entry, question)
-        for future in [self._pool.submit(self._refresh, entry, question) for entry in lacking[1:]]:
-            future.result()
+        try:
+            for future in [self._pool.submit(self._refresh, entry, question) for entry in lacking[1:]]:
+                future.result()
+        except (CancelledError, RuntimeError):
+            if not self._closed:
+                raise
+            # The gateway ends in the middle of a reload: nobody waits for its outcome.
         unread = [entry for entry in lacking if entry.lacks_a_text]
         if unread and self._kept is not None:
             kept = self._kept.read()
@@ -139,7 +148,7 @@ class VaultValues:
         await asyncio.gather(*(run(self._refresh, entry, question) for entry in due[1:]))
         self._known.give_up()
         await asyncio.gather(*(run(self._revoke, lease) for lease in self._known.take_retired()))
-        if self._kept is not None and self._known.changed:
+        if self._kept is not None and self._must_keep():
             await run(self._keep)
 
     def _pause(self) -> float:
@@ -220,8 +229,14 @@ class VaultValues:
 
     def _keep(self) -> None:
         kept = self._kept
-        if kept is not None and self._known.changed:
-            kept.keep({self._kept_id(place): texts for place, texts in self._known.texts().items()})
+        if kept is None or not self._must_keep():
+            return
+        if not kept.keep({self._kept_id(place): texts for place, texts in self._known.texts().items()}):
+            self._known.changed = True
+            self._keep_at = self._clock.monotonic() + _KEEP_AGAIN_SECONDS
+
+    def _must_keep(self) -> bool:
+        return self._known.changed and self._is_past(self._keep_at)
 
     def _kept_id(self, place: Place) -> str:
         """Names the server too: another's values are never taken for its own."""

@@ -49,7 +49,7 @@ def run_checks(path: Path, env_file: Path | None, *, offline: bool, token_env: s
 
 
 async def _report(path: Path, settings: Settings, env: Mapping[str, str], first: list[Finding]) -> Report:
-    resources = Resources(env)
+    resources = Resources(env, writes=False)
     tasks = Tasks()
     try:
         # In a thread: it waits for files, and for Vault.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gateway_process import Gateway, GatewayFailure, run_cli, until
 from tests.integration.conftest import StartGateway
-from tests.planted import planted
+from tests.planted import place_of_secrets, planted
 from tests.provider import Call, Provider, completion, provider
 from tests.vault_stand_in import VaultStandIn, vault_stand_in
 
@@ -31,6 +31,9 @@ def vault() -> Iterator[VaultStandIn]:
 @pytest.fixture
 async def real() -> AsyncIterator[Provider]:
     async def behave(call: Call) -> None:
+        if call.method == "GET":
+            await call.answer({"object": "list", "data": []})
+            return
         asked = json.loads(await call.body())
         if not asked.get("stream"):
             await call.answer(completion("hello"))
@@ -302,3 +305,37 @@ async def test_no_process_of_a_gateway_leaves_a_core_file(start_gateway: StartGa
         limits = Path(f"/proc/{process}/limits").read_text()
         (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
         assert "0" == line.split()[4]
+
+
+async def test_what_was_lent_outlasts_a_change_of_the_sign_in(setting: Setting) -> None:
+    vault = setting.vault
+    vault.credentials("database/creds/app", ttl=3600)
+    reads = vault.policy({"database/creds/app": ["read"]})
+    setting.login = vault.approle(reads, ttl=3600)
+    setting.extra = {"VAULT_SECRET_ID": setting.login.secret_id}
+    gateway = await asyncio.to_thread(setting.start, "${vault:database/creds/app#password}")
+    password = await asyncio.to_thread(setting.key_of, gateway)
+    other = vault.approle(reads, ttl=3600)
+    text = gateway.config.read_text().replace(setting.login.role_id, other.role_id)
+    place_of_secrets(gateway.config).write_text(text.replace("${env:VAULT_SECRET_ID}", other.secret_id))
+    assert 200 == (await asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload")).status
+    assert password != await asyncio.to_thread(setting.key_of, gateway)
+    # Requests in flight may use the former one.
+    await asyncio.sleep(0.5)
+    assert 2 == len(vault.leases())
+    await asyncio.to_thread(gateway.stop)
+    assert [] == vault.leases()
+
+
+async def test_a_command_that_looks_makes_no_file_and_leaves_nothing_signed_in(setting: Setting) -> None:
+    config = place_of_secrets(setting.place / "config.yaml")
+    config.write_text(setting.document(secrets="persist: true\n"))
+    before = len(setting.vault.tokens())
+    for command in ("check", "doctor"):
+        status, out, err = await asyncio.to_thread(
+            lambda command=command: run_cli(command, "-c", config, cwd=setting.place, extra=setting.extra)
+        )
+        assert REFERENCE not in out + err, out + err
+        assert status in (0, 1)
+    assert not (setting.place / "own").exists()
+    assert before == len(setting.vault.tokens())

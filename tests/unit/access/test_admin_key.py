@@ -19,6 +19,7 @@ from config.faults import ConfigFaults
 from core.clock import ManualClock
 from core.errors import AdminKeyBusy, TooManyFailures, Unauthenticated
 from core.secret import Secret
+from tests.conftest import ExpectLog
 from tests.planted import planted
 
 KEY = planted("admin-key")
@@ -235,3 +236,8 @@ def test_a_hash_that_could_never_match_is_a_fault_that_shows_no_value(stored: st
     assert why in fault.message
     assert "./sluice hash-key" in fault.message
     assert not stored or stored not in fault.message
+
+
+async def test_a_hash_that_has_become_none_lets_nobody_in_and_is_told(keys: AdminKeys, expect_log: ExpectLog) -> None:
+    with expect_log("is not an argon2id hash"), pytest.raises(Unauthenticated):
+        await keys.require(KEY, Secret.literal("no hash any more"), HOME)

@@ -401,3 +401,12 @@ def test_a_sealed_reference_without_any_key_says_where_one_should_be() -> None:
         with pytest.raises(ReferenceFault) as fault:
             SealedResolver(keys)(reference(sealed))
         assert str(fault.value).startswith(words)
+
+
+def test_a_directory_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(MasterKeyFault, match=r"data/master\.key cannot be looked for: Permission denied"):
+        read_key_ring(MasterKey(), {}, tmp_path, "data", None, make=False)

@@ -45,13 +45,13 @@ def test_a_version_is_a_number() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("key", "key"), (" ", " "), (5, "5"), (1.5, "1.5"), (True, "true"), (False, "false"), (0, "0"), ("ü", "ü")],
+    [("key", "key"), ("key\n", "key"), ("key\r\n", "key"), ("a\n\n", "a\n"), (" ", " "), (5, "5"), (1.5, "1.5"), (True, "true"), (False, "false"), (0, "0"), ("ü", "ü")],
 )
 def test_texts_numbers_and_booleans_are_values(value: object, text: str) -> None:
     assert text == text_of({"key": value}, "key", _PLACE)
 
 
-@pytest.mark.parametrize("data", [{}, {"key": None}, {"key": ""}, {"Key": "x"}])
+@pytest.mark.parametrize("data", [{}, {"key": None}, {"key": ""}, {"key": "\n"}, {"Key": "x"}])
 def test_what_is_absent_null_or_empty_is_missing(data: dict[str, object]) -> None:
     with pytest.raises(VaultMissing, match="the field `key` at `secret/llm/openai`"):
         text_of(data, "key", _PLACE)

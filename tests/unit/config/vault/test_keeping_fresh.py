@@ -1,6 +1,7 @@
 """Values of Vault beside the requests: read again in time, served through any outage, kept for the next start."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.unit.config.vault.held import (
     OPENAI,
     ExpectLog,
     Held,
+    named,
     unavailable,
 )
 
@@ -277,3 +279,36 @@ async def test_values_are_kept_from_the_reload_on_that_asks_for_it(held: Held, t
     held.values.retune(held.values.settings, _kept(tmp_path))
     await held.pass_on(1)
     assert [{"key": "one"}] == list(_kept(tmp_path).read().values())
+
+
+async def test_what_could_not_be_kept_is_kept_later(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    class Full(KeptValues):
+        tries = 0
+
+        def keep(self, values: Mapping[str, Mapping[str, str]]) -> bool:
+            self.tries += 1
+            return self.tries > 1 and super().keep(values)
+
+    kept = Full(tmp_path / "kept", KeyRing([SealingKey("k1", b"." * 32)]))
+    held = Held(pool, kept)
+    held.vault.secrets[OPENAI] = {"key": "one"}
+    held.load(KEY)
+    assert (1, {}) == (kept.tries, kept.read())
+    await held.pass_on(31)
+    assert 2 == kept.tries
+    assert [{"key": "one"}] == list(kept.read().values())
+
+
+async def test_what_is_stale_and_no_longer_named_is_told_again_when_it_is_named_again(
+    held: Held, expect_log: ExpectLog
+) -> None:
+    held.load(KEY)
+    held.vault.fault = unavailable()
+    with expect_log("its last value stays in use"):
+        await held.pass_on(CACHE_SECONDS)
+    assert [SecretStale(reference=LABEL, reason="unreachable")] == held.take()
+    held.values.follow([])
+    assert () == held.values.stale()
+    held.values.follow([named(KEY)])
+    assert [SecretStale(reference=LABEL, reason="unreachable")] == held.take()
+    assert [LABEL] == [each.reference for each in held.values.stale()]

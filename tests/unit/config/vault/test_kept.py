@@ -1,5 +1,6 @@
 """The last values on disk: sealed, private, shared by processes, and never the reason that something else fails."""
 
+import fcntl
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -112,3 +113,32 @@ def test_a_copy_that_cannot_be_finished_leaves_the_former_one(
         kept.keep({"a": {"key": "2"}})
     assert {"a": {"key": "1"}} == kept.read()
     assert {path.name, f"{path.name}.lock"} == {each.name for each in path.parent.iterdir()}
+
+
+def test_a_lock_that_is_not_given_back_is_not_waited_for(
+    path: Path, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("config.vault.kept._LOCK_SECONDS", 0.1)
+    kept = KeptValues(path, _ring())
+    assert kept.keep({"a": {"key": "1"}})
+    with path.with_name(f"{path.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with expect_log("cannot be kept in .*: another process holds its lock"):
+            assert not kept.keep({"a": {"key": "2"}})
+    assert kept.keep({"a": {"key": "3"}})
+    assert {"a": {"key": "3"}} == kept.read()
+
+
+def test_a_link_in_the_place_of_the_new_file_leads_nowhere(path: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("untouched")
+    path.parent.mkdir()
+    path.with_name(f"{path.name}.{os.getpid()}").symlink_to(precious)
+    assert KeptValues(path, _ring()).keep({"a": {"key": "1"}})
+    assert "untouched" == precious.read_text()
+    assert not path.is_symlink()
+
+
+def test_who_only_looks_writes_nothing(path: Path) -> None:
+    assert KeptValues(path, _ring(), writes=False).keep({"a": {"key": "1"}})
+    assert not path.parent.exists()
