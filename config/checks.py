@@ -72,7 +72,12 @@ def _url(text: str) -> None:
         raise ValueError("carries a user or password: remove it; secrets have keys of their own")
 
 
-def _bare_url(text: str) -> None:
+def check_bare_url(text: str) -> None:
+    """See that ``text`` is the address of a server, perhaps with a path, that a path can be put behind.
+
+    Raises:
+        ValueError: it is none; the message says how to mend it and repeats no part of it.
+    """
     _url(text)
     if "?" in text or "#" in text:
         raise ValueError("carries a query or fragment: remove what begins with `?` or `#`")
@@ -113,10 +118,10 @@ _EACH = "*"
 
 _SYNTAX: tuple[tuple[tuple[str, ...], Callable[[str], None]], ...] = (
     (("server", "listen"), _listen),
-    (("server", "public_url"), _bare_url),
+    (("server", "public_url"), check_bare_url),
     (("server", "trusted_proxies", _EACH), _network),
     (("management", "listen"), _listen),
-    (("secrets", "vault", "address"), _bare_url),
+    (("secrets", "vault", "address"), check_bare_url),
     (("transport", "proxy_url"), _proxy_url),
     (("tokens", _EACH, "sha256"), _sha256),
     (("providers", _EACH, "base_url"), _url),

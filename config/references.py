@@ -8,7 +8,8 @@ Reading a text is one thing (:func:`parse_template`), fetching what it names ano
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -65,12 +66,18 @@ class _Scheme(msgspec.Struct, frozen=True):
 
 _SEALED = re.compile(r"(?P<key_id>[A-Za-z0-9][A-Za-z0-9._-]{0,31}):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")
 
+_SEGMENT = r"(?!\.{1,2}[/@#])[^/@#\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+"""Of a path in Vault. Not empty, `.` or `..`: with these another path would be asked than the one that is written."""
+
 _SCHEMES = {
     "env": _Scheme("${env:NAME}", re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z")),
     "file": _Scheme("${file:PATH}", re.compile(r"(?P<path>[^\0]+)\Z")),
     "vault": _Scheme(
         "${vault:MOUNT/PATH[@VERSION]#FIELD}",
-        re.compile(r"(?P<mount>[^/@#]+)/(?P<path>[^@#]+)(?:@(?P<version>[0-9]+))?#(?P<field>[^#]+)\Z"),
+        re.compile(
+            rf"(?P<mount>{_SEGMENT})/(?P<path>{_SEGMENT}(?:/{_SEGMENT})*)"
+            r"(?:@(?P<version>[0-9]{1,9}))?#(?P<field>[^#]+)\Z"
+        ),
     ),
     "sealed": _Scheme("${sealed:KEYID:BASE64URL}", _SEALED),
 }
@@ -159,8 +166,7 @@ class References:
         if not any(read() for read in reads):
             raise ReferenceFault(f"`{label(template)}` is empty: a secret must have a value")
         # Nearly all are one reference and nothing else: spare these the joining at every use.
-        read = reads[0] if len(reads) == 1 else lambda: "".join(read() for read in reads)
-        return Secret(read, label(template))
+        return Secret(reads[0] if len(reads) == 1 else partial(_together, reads), label(template))
 
     def is_absent(self, template: Template) -> bool:
         """Whether ``template`` is one reference with an empty default (``${env:NAME:-}``) and has no value.
@@ -192,6 +198,14 @@ class References:
                 f"or give a default: `{_with_default(reference)}`"
             )
         return read
+
+
+def _together(reads: Sequence[Callable[[], str]]) -> str:
+    """The pieces joined, all of one moment: a user name and its password may rotate while they are read."""
+    pieces = [read() for read in reads]
+    while pieces != (again := [read() for read in reads]):
+        pieces = again
+    return "".join(pieces)
 
 
 def _literal(text: str) -> Callable[[], str]:

@@ -17,9 +17,11 @@ from core.clock import Clock, SystemClock
 from core.events import Event
 
 KEPT_VALUES = "vault-values.sealed"
+CLOSE_SECONDS = 10.0
+"""Less than supervisors wait before they kill. What is not given back by then ends by itself."""
 _MOST_RETIRED = 4
 _THREADS = 4
-"""hvac waits in these. Vault answers in milliseconds, and a few at a time are kind to it."""
+"""So many questions at a time: Vault answers in milliseconds, and a few at a time are kind to it."""
 
 
 def _tell_nobody(_event: Event) -> None:
@@ -41,6 +43,8 @@ class SecretStores:
         self._tell = tell
         self._pool = ThreadPoolExecutor(_THREADS, "vault")
         self._lock = threading.RLock()
+        """Documents are loaded in a thread, and put in force on the event loop."""
+        self._closed = False
         self._retired: dict[VaultValues, threading.Timer] = {}
         """Of documents that were in force before."""
         self.in_force: VaultValues | None = None
@@ -55,41 +59,47 @@ class SecretStores:
         With ``keys`` they are kept in ``directory``, sealed.
         """
         kept = KeptValues(directory / KEPT_VALUES, keys, writes=self.writes) if keys is not None else None
-        for known in (self.in_force, self._candidate):
-            if known is not None and known.settings.same_server(settings):
-                self._tuning = settings, kept
-                return known
-        self._give_up(self._candidate)
-        self._tuning = None
-        self._candidate = VaultValues(settings, self._clock, self._pool, kept, self._tell)
-        return self._candidate
+        with self._lock:
+            for known in (self.in_force, self._candidate):
+                if known is not None and known.settings.same_server(settings):
+                    self._tuning = settings, kept
+                    return known
+            self._give_up(self._candidate)
+            self._tuning = None
+            self._candidate = VaultValues(settings, self._clock, self._pool, kept, self._tell)
+            return self._candidate
 
     def follow(self, vault: VaultValues | None, references: Iterable[Reference]) -> None:
         """Keep what ``references`` of a document that is put in force need, and nothing else."""
-        former, self.in_force = self.in_force, vault
-        candidate, self._candidate = self._candidate, None
-        if vault is not None:
-            if self._tuning is not None:
-                vault.retune(*self._tuning)
-            vault.follow(references)
-        if candidate is not vault:
-            self._give_up(candidate)
-        if former is not None and former is not vault:
-            self._retire(former)
+        with self._lock:
+            former, self.in_force = self.in_force, vault
+            candidate, self._candidate = self._candidate, None
+            if vault is not None:
+                if self._tuning is not None:
+                    vault.retune(*self._tuning)
+                vault.follow(references)
+            if candidate is not vault:
+                self._give_up(candidate)
+            if former is not None and former is not vault:
+                self._retire(former)
 
     def stale(self) -> tuple[StaleValue, ...]:
         """What is in use though it could not be read again."""
         return self.in_force.stale() if self.in_force is not None else ()
 
     def close(self) -> None:
-        """Give back what is borrowed. Waits for Vault, for a bounded time."""
+        """Give back what is borrowed. Waits for Vault, for :data:`CLOSE_SECONDS` at most."""
         with self._lock:
-            retired, self._retired = self._retired, {}
-        for timer in retired.values():
-            timer.cancel()
-        for each in (self.in_force, self._candidate, *retired):
-            if each is not None:
-                each.close()
+            self._closed = True
+            for timer in self._retired.values():
+                timer.cancel()
+            values = [each for each in (self.in_force, self._candidate, *self._retired) if each is not None]
+        closing = [threading.Thread(target=each.close, name="vault close", daemon=True) for each in values]
+        for thread in closing:
+            thread.start()
+        end = self._clock.monotonic() + CLOSE_SECONDS
+        for thread in closing:
+            thread.join(max(0.0, end - self._clock.monotonic()))
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _retire(self, values: VaultValues) -> None:
@@ -109,5 +119,5 @@ class SecretStores:
             self._give_up(values)
 
     def _give_up(self, values: VaultValues | None) -> None:
-        if values is not None:
+        if values is not None and not self._closed:
             self._pool.submit(values.close)

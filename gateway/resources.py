@@ -10,7 +10,7 @@ from config.load import LoadedConfig
 from config.secret_stores import SecretStores
 from config.vault.values import VaultValues
 from core.clock import Clock, SystemClock
-from core.events import AttemptFailed, Event, Events, TargetCooled
+from core.events import AttemptFailed, Event, Events, SecretFresh, SecretStale, TargetCooled
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
 from gateway.workers import WORKER
@@ -53,6 +53,8 @@ class Resources:
         self._options = [STRAIGHT]
         self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
         self.metrics.subscribe(self.events)
+        self._references: list[str] = []
+        self.events.subscribe(self._show_stale_secrets, SecretStale, SecretFresh)
         self.events.subscribe(log_attempts, AttemptFailed, TargetCooled)
 
     def shared_options(self, options: ConnectionOptions) -> ConnectionOptions:
@@ -79,7 +81,8 @@ class Resources:
 
     def _follow_secrets(self, loaded: LoadedConfig) -> None:
         self.secrets.follow(loaded.vault, loaded.vault_references)
-        self.metrics.follow_secrets([each.label for each in loaded.vault_references])
+        self._references = [each.label for each in loaded.vault_references]
+        self._show_stale_secrets()
         if self._kept_fresh is not None:
             former, keeping = self._kept_fresh
             if former is loaded.vault:
@@ -88,6 +91,10 @@ class Resources:
             self._kept_fresh = None
         if loaded.vault is not None:
             self._kept_fresh = loaded.vault, self.background.spawn(loaded.vault.keep_fresh(), "vault")
+
+    def _show_stale_secrets(self, _event: Event | None = None) -> None:
+        stale = {each.reference: each.since for each in self.secrets.stale()}
+        self.metrics.show_stale_since({reference: stale.get(reference, 0.0) for reference in self._references})
 
     def _tell(self, event: Event) -> None:
         """Emit an event of any thread on the event loop. At the very end there is none any more, nor who would hear."""

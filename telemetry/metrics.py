@@ -9,7 +9,7 @@ to (:mod:`telemetry.tallies`) reaches the worker's file at its pace.
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import prometheus_client
@@ -27,9 +27,7 @@ from core.events import (
     RequestCompleted,
     RequestFailed,
     RequestStarted,
-    SecretFresh,
     SecretRotated,
-    SecretStale,
     TargetCooled,
 )
 from telemetry import registry
@@ -80,7 +78,7 @@ class Metrics:
         self._last_applied = gauge(registry.CONFIG_LAST_APPLIED, own)
         self._stale_since = Series(gauge(registry.SECRET_STALE_SINCE, own))
         self._rotations = Series(counter(registry.SECRET_ROTATIONS, own))
-        self._stale: set[str] = set()
+        self._secrets: frozenset[str] = frozenset()
         self._loop_lag = histogram(registry.EVENT_LOOP_LAG, own)
         self._shown = CollectorRegistry()
         if multiprocess_dir is None:
@@ -100,8 +98,6 @@ class Metrics:
             TargetCooled: self._cooled,
             ConfigApplied: self._applied,
             ConfigRejected: self._rejected,
-            SecretStale: self._secret_stale,
-            SecretFresh: self._secret_fresh,
             SecretRotated: self._secret_rotated,
         }
 
@@ -120,10 +116,11 @@ class Metrics:
         """One measurement of :class:`telemetry.loop_lag.LoopLag`."""
         self._loop_lag.observe(seconds)
 
-    def follow_secrets(self, references: Collection[str]) -> None:
-        """``references`` are in use now; of others it no longer matters whether they are stale."""
-        for reference in self._stale.difference(references):
-            self._no_longer_stale(reference)
+    def show_stale_since(self, secrets: Mapping[str, float]) -> None:
+        """``secrets`` are in use now: references, and since when (seconds of the epoch) they are stale; 0: they are not."""
+        for reference in (*secrets, *self._secrets.difference(secrets)):
+            self._stale_since[(reference,)].set(secrets.get(reference, 0))
+        self._secrets = frozenset(secrets)
 
     async def run(self) -> NoReturn:
         """Let the other workers see what is counted here, until cancelled; to be spawned in :class:`core.tasks.Tasks`."""
@@ -166,17 +163,6 @@ class Metrics:
     def _rejected(self, event: ConfigRejected) -> None:
         self._reloads[("rejected", event.trigger)].inc()
         self._last_reload_successful.set(0)
-
-    def _secret_stale(self, event: SecretStale) -> None:
-        self._stale.add(event.reference)
-        self._stale_since[(event.reference,)].set(self._clock.time())
-
-    def _secret_fresh(self, event: SecretFresh) -> None:
-        self._no_longer_stale(event.reference)
-
-    def _no_longer_stale(self, reference: str) -> None:
-        self._stale.discard(reference)
-        self._stale_since[(reference,)].set(0)
 
     def _secret_rotated(self, event: SecretRotated) -> None:
         self._rotations[(event.reference,)].inc()

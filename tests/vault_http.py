@@ -19,6 +19,8 @@ from tests.vault_messages import Answer, Request
 CERTIFICATES = Path(__file__).parent / "certificates"
 AUTHORITY = CERTIFICATES / "authority.pem"
 _BETWEEN_LOOKS = 0.02
+HANG_UP = Answer(0)
+"""None: the connection is closed instead."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,10 @@ class _Connection(BaseHTTPRequestHandler):
         answer = vault.answer(request)
         headers = {name.lower(): value for name, value in self.headers.items()}
         vault.requests.append(Seen(request, answer.status, came, headers, self._client_certificate()))
-        self._send(answer)
+        if answer is HANG_UP:
+            self.close_connection = True
+        else:
+            self._send(answer)
 
     do_POST = do_PUT = do_DELETE = do_LIST = do_PATCH = do_HEAD = do_GET  # noqa: N815 (the base class looks for these)
 

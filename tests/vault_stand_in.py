@@ -22,7 +22,7 @@ from typing import Any
 from tests.planted import planted
 from tests.vault_api import HEALTH, VaultApi
 from tests.vault_engines import put_version
-from tests.vault_http import Seen, Server
+from tests.vault_http import HANG_UP, Seen, Server
 from tests.vault_messages import Answer, Request, errors
 from tests.vault_state import CredentialsRole, Lease, Login, LoginRole, Rules, Token, mounted_at
 
@@ -267,10 +267,22 @@ class VaultStandIn:
             answer = errors(429, text, headers={"Retry-After": "1", "X-Ratelimit-Remaining": "0"})
             self._failures.append(_Failure(answer, path, times))
 
-    def garble(self, *, times: float = float("inf"), path: str = "", body: str = "<html>Bad Gateway</html>") -> None:
-        """Answer with 200 and a text that is no JSON, as something else than Vault does."""
+    def garble(
+        self,
+        status: int = 200,
+        *,
+        times: float = float("inf"),
+        path: str = "",
+        body: str = "<html>Bad Gateway</html>",
+    ) -> None:
+        """Answer with ``body``, a text that need not be JSON, as something else than Vault does."""
         with self.api.lock:
-            self._failures.append(_Failure(Answer(200, text=body), path, times))
+            self._failures.append(_Failure(Answer(status, text=body), path, times))
+
+    def hang_up(self, *, times: float = float("inf"), path: str = "") -> None:
+        """Read a request and close the connection, as where a kept one is closed when the request is on its way."""
+        with self.api.lock:
+            self._failures.append(_Failure(HANG_UP, path, times))
 
     def redirect(self, address: str, *, path: str) -> None:
         """Send those who ask for ``path`` to the same path at ``address``, as a standby that passes nothing on does."""

@@ -1,10 +1,13 @@
 """What Vault is asked, for how long, and what its answers are made of."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from core.clock import Clock
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e10)]
+"""A duration as Vault tells it, whose own are of 292 years at most: JSON as it is read here knows NaN and Infinity."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -41,7 +44,7 @@ class Auth(Unshown):
     """What a sign-in or the renewal of a token earned; times are seconds."""
 
     client_token: str
-    lease_duration: float = 0.0
+    lease_duration: Seconds = 0.0
     renewable: bool = False
 
 
@@ -50,9 +53,17 @@ class Answer(Unshown):
 
     data: dict[str, Any] | None = None
     lease_id: str = ""
-    lease_duration: float = 0.0
+    lease_duration: Seconds = 0.0
     renewable: bool = False
     auth: Auth | None = None
+
+
+class TokenDescription(Unshown):
+    """What `auth/token/lookup-self` tells; times are seconds."""
+
+    ttl: Seconds = 0.0
+    creation_ttl: Seconds = 0.0
+    renewable: bool = False
 
 
 class Reading(Unshown):

@@ -2,7 +2,7 @@
 
 hvac speaks through requests, whose timeouts count from one piece of an answer to the next, for one of a name's
 addresses after the other, and not while the name is looked up. So each call runs in a thread of its own that is given
-up when its time is over; such a thread ends by itself when its connection does.
+up when its time is over: its connection is cut, and the thread ends with it.
 """
 
 import ssl
@@ -15,10 +15,18 @@ import hvac
 import msgspec
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
+from config.checks import check_bare_url
 from config.vault.answers import Answer, Asked, Limit
-from config.vault.errors import VaultDenied, VaultFault, VaultMissing, VaultUnavailable, VaultUnusable
+from config.vault.connections import Connections, UnlikeVault, Wire
+from config.vault.errors import (
+    VaultDenied,
+    VaultFault,
+    VaultMissing,
+    VaultUnavailable,
+    VaultUnusable,
+    not_vault,
+)
 from config.vault.settings import VaultSettings
 from core.clock import Clock
 
@@ -34,7 +42,7 @@ class Calls:
     def __init__(self, settings: VaultSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._connections = _Connections(settings)
+        self._connections = Connections(settings, _MOST_AT_ONCE)
         self._used_at = clock.monotonic()
         self._free = threading.Semaphore(_MOST_AT_ONCE)
 
@@ -66,23 +74,33 @@ class Calls:
             VaultFault: what became of it instead.
         """
         outcome: Future[Answer | VaultFault] = Future()
+        wire = Wire()
 
         def run() -> None:
+            wire.carry()
             try:
-                outcome.set_result(self._outcome(asked, call))
-            finally:
-                self._free.release()
+                result = self._outcome(asked, call)
+            except BaseException as error:  # a fault of ours: nobody must wait for what does not come
+                result = self._unasked(type(error).__name__)
+            self._free.release()
+            outcome.set_result(result)
 
+        self._check_address()
         seconds = limit.left
         if seconds <= 0 or not self._free.acquire(blocking=False):
             raise self._slow()
         used_at, self._used_at = self._used_at, self._clock.monotonic()
         if self._used_at - used_at > _IDLE_SECONDS:
             self._connections.close()
-        threading.Thread(target=run, name="vault call", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="vault call", daemon=True).start()
+        except RuntimeError:
+            self._free.release()
+            raise self._unasked("the system gives no thread") from None
         try:
             result = outcome.result(seconds)
         except TimeoutError:
+            wire.cut()
             raise self._slow() from None
         # Raised here, not there: it takes along no frames in which there are tokens.
         if isinstance(result, VaultFault):
@@ -93,15 +111,23 @@ class Calls:
         """Close the connections that no call uses; the others close when their calls end."""
         self._connections.close()
 
+    def _check_address(self) -> None:
+        # A document's references are resolved before its faults are told.
+        try:
+            check_bare_url(self._settings.config.address)
+        except ValueError as error:
+            raise VaultUnavailable(f"`secrets.vault.address`: {error}") from None
+
     def _outcome(self, asked: Asked, call: Callable[[], Any]) -> Answer | VaultFault:
         try:
             answer = call()
             if isinstance(answer, requests.Response):
                 # Done (204), or begun (202): there is nothing to tell.
-                return Answer() if answer.ok and not answer.content else self._refusal(asked, answer)
+                is_done = answer.status_code in (200, 202, 204) and not answer.content
+                return Answer() if is_done else self._refusal(asked, answer)
             return msgspec.convert(answer, Answer)
         except msgspec.ValidationError:
-            return self._not_vault()
+            return not_vault(self._settings.server)
         except Exception as error:  # whatever it is, its text may quote the token
             return self._failure(error)
 
@@ -109,6 +135,8 @@ class Calls:
         server = self._settings.server
         body = _body(response)
         match response.status_code:
+            case 400 | 403 | 404 | 405 if not body.is_vaults:
+                return not_vault(server)
             case 403:
                 return VaultDenied(asked.path, asked.capability)
             case 404:
@@ -122,35 +150,40 @@ class Calls:
                     f"Vault at {server} is asked too often (429): raise its quota or `secrets.vault.cache_seconds`",
                     "rate_limited",
                 )
-            case 503 if any("sealed" in error for error in body.errors):
+            case 503 if any("sealed" in error for error in body.errors or ()):
                 return VaultUnavailable(f"Vault at {server} is sealed: unseal it", "sealed")
             case status if status >= 400:
                 return VaultUnavailable(f"Vault at {server} fails ({status}): see its log")
-        return self._not_vault()
+        return not_vault(server)
 
     def _failure(self, error: Exception) -> VaultFault:
         server = self._settings.server
+        if isinstance(error, UnlikeVault):
+            return not_vault(server)
         if isinstance(error, requests.exceptions.SSLError):
             return VaultUnavailable(
                 f"Vault at {server} cannot be reached by TLS ({_tls_fault(error)}): see `secrets.vault.tls`",
                 "unreachable",
             )
-        if isinstance(error, requests.ReadTimeout) or _stopped_midway(error):
+        if isinstance(error, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError):
             return self._slow()
-        if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        # urllib3's own: an answer that broke off.
+        if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError):
             return VaultUnavailable(
                 f"Vault at {server} cannot be reached ({_socket_fault(error)}): "
                 "see that it runs and that `secrets.vault.address` is right",
                 "unreachable",
             )
         if isinstance(error, requests.TooManyRedirects):
-            return VaultUnavailable(f"Vault at {server} redirects to where it is not: mend `secrets.vault.address`")
+            return VaultUnavailable(
+                f"Vault at {server} redirects to where no token is sent: mend `secrets.vault.address`"
+            )
         if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
             # requests looks for the files of `tls` at each connection.
             return VaultUnavailable(
                 f"Vault at {server} cannot be reached: a file of `secrets.vault.tls` cannot be read", "unreachable"
             )
-        return VaultUnavailable(f"Vault at {server} cannot be asked ({type(error).__name__})")
+        return self._unasked(type(error).__name__)
 
     def _slow(self) -> VaultFault:
         return VaultUnavailable(
@@ -159,48 +192,25 @@ class Calls:
             "slow",
         )
 
-    def _not_vault(self) -> VaultFault:
-        return VaultUnavailable(
-            f"{self._settings.server} answers, but not as Vault does: see that `secrets.vault.address` is right"
-        )
-
-
-class _Connections(requests.Session):
-    def __init__(self, settings: VaultSettings) -> None:
-        super().__init__()
-        self.timeout_seconds = settings.config.timeout_seconds
-        self.trust_env = False
-        # One, as Vault's own client: a standby node may name the active one.
-        self.max_redirects = 1
-        tls = settings.config.tls
-        self._authorities = str(settings.path(tls.ca)) if tls.ca is not None else _system_authorities()
-        certificate = [str(settings.path(name)) for name in (tls.cert, tls.key) if name is not None]
-        self._certificate = (certificate[0], certificate[-1]) if certificate else None
-        # As many as there may be calls: more than fit would be thrown away, with a warning.
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_maxsize=_MOST_AT_ONCE))
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        # Here, as hvac puts what it finds in the environment in the place of what is None.
-        ours: dict[str, Any] = {
-            "timeout": self.timeout_seconds,
-            "verify": self._authorities,
-            "cert": self._certificate,
-            "proxies": {},
-        }
-        return super().send(request, **kwargs | ours)
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        target = super().get_redirect_target(resp)
-        if target is not None and (resp.url or "").startswith("https:") and target.startswith("http:"):
-            raise requests.TooManyRedirects("the token would be sent in the clear")
-        return target
+    def _unasked(self, why: str) -> VaultFault:
+        return VaultUnavailable(f"Vault at {self._settings.server} cannot be asked ({why})")
 
 
 class _Body(msgspec.Struct):
-    errors: list[str] = []
+    errors: list[str] | None = None
     warnings: list[str] | None = None
     data: dict[str, Any] | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """Of a version of KV 2 that has been deleted."""
+        metadata = (self.data or {}).get("metadata")
+        return metadata if isinstance(metadata, dict) else None
+
+    @property
+    def is_vaults(self) -> bool:
+        """Whether Vault has written it: it says why, or what there was."""
+        return any(each is not None for each in (self.errors, self.warnings, self.metadata))
 
 
 def _body(response: requests.Response) -> _Body:
@@ -212,8 +222,8 @@ def _body(response: requests.Response) -> _Body:
 
 
 def _what_is_missing(path: str, body: _Body) -> str:
-    metadata = (body.data or {}).get("metadata")
-    if isinstance(metadata, dict):
+    metadata = body.metadata
+    if metadata is not None:
         what = "destroyed" if metadata.get("destroyed") else "deleted"
         return f"version {metadata.get('version')} of `{path}` in Vault has been {what}: write it again"
     if any("versioned" in warning for warning in body.warnings or ()):
@@ -246,18 +256,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield each
         inner = (getattr(each, "reason", None), each.__cause__, each.__context__, *each.args)
         seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
-
-
-def _stopped_midway(error: Exception) -> bool:
-    # requests takes a timeout within the body for a broken connection.
-    return (
-        isinstance(error, requests.ConnectionError)
-        and bool(error.args)
-        and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError)
-    )
-
-
-def _system_authorities() -> str | bool:
-    """Where OpenSSL finds them, as for all other connections; True: requests' own, where it finds none."""
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile or paths.capath or True

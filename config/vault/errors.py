@@ -54,3 +54,8 @@ class VaultSignInFailed(VaultFault):
 
 class VaultUnavailable(VaultFault):
     """Vault cannot answer now. Nothing is wrong with the reference, as far as can be told."""
+
+
+def not_vault(server: str) -> VaultUnavailable:
+    """What answers at ``server`` is something else: a proxy, a portal, another program."""
+    return VaultUnavailable(f"{server} answers, but not as Vault does: see that `secrets.vault.address` is right")

@@ -49,13 +49,14 @@ class Lease(msgspec.Struct, frozen=True):
 class Cell:
     """The current text of one field, and what is wrong with it."""
 
-    __slots__ = ("fault", "given", "label", "read_at", "stale_since", "text")
+    __slots__ = ("_field", "_texts", "fault", "given", "label", "read_at", "stale_since")
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, field: str, texts: Mapping[str, str]) -> None:
+        """``texts``: of all fields of its entry."""
         self.label = label
         """Of the references to it."""
-        self.text = ""
-        """Empty: there is none, and the reference's default stands in for it."""
+        self._field = field
+        self._texts = texts
         self.fault: VaultFault | None = None
         """Of the last try."""
         self.given = False
@@ -66,18 +67,35 @@ class Cell:
         """Epoch seconds."""
 
     def get(self) -> str:
-        """The text. Called on the request path: without a lock, and without a decision."""
-        return self.text
+        """The text; empty: there is none, and the reference's default stands in for it.
+
+        Called on the request path: without a lock, and without a decision.
+        """
+        return self._texts.get(self._field, "")
 
 
 class Entry:
     """One secret of Vault and the cells of its fields. Times are monotonic."""
 
-    __slots__ = ("asked_at", "cells", "due_at", "failures", "followed", "given", "lease", "lock", "place", "reading")
+    __slots__ = (
+        "asked_at",
+        "cells",
+        "due_at",
+        "failures",
+        "followed",
+        "given",
+        "lease",
+        "lock",
+        "place",
+        "reading",
+        "texts",
+    )
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.cells: dict[str, Cell] = {}
+        self.texts: dict[str, str] = {}
+        """By field. Those of one reading are put in at once, so that a user name never stands beside another's password."""
         self.lock = threading.Lock()
         """Held by whoever reads it: two readings of a dynamic secret would be two accounts."""
         self.reading: Mapping[str, object] | None = None
@@ -88,15 +106,20 @@ class Entry:
         """In a row."""
         self.asked_at = 0.0
         """When a document last named it."""
-        self.followed = True
-        """Whether the document in force names it, as far as was told."""
+        self.followed = False
+        """Whether the document in force names it: else it is not kept fresh, and nobody needs to know how it does."""
         self.given = False
         """Whether a document holds a handle on one of its cells: else it need not be kept fresh."""
 
     @property
+    def in_use(self) -> bool:
+        """Whether it is to be kept fresh."""
+        return self.given and self.followed
+
+    @property
     def lacks_a_text(self) -> bool:
         """Whether one of its cells is empty."""
-        return not all(cell.text for cell in tuple(self.cells.values()))
+        return not all(self.texts.get(field) for field in tuple(self.cells))
 
 
 class Known:
@@ -128,7 +151,7 @@ class Known:
     def lacking(self, references: Iterable[Reference]) -> list[Entry]:
         """The entries that must be read before ``references`` have their texts."""
         with self._lock:
-            lacking = {entry.place: entry for entry, cell in map(self._named, references) if not cell.text}
+            lacking = {entry.place: entry for entry, cell in map(self._named, references) if not cell.get()}
         return list(lacking.values())
 
     def has(self, reference: Reference) -> bool:
@@ -146,11 +169,11 @@ class Known:
             entry, cell = self._named(reference)
             # A denial, or what no secret can be, is a mistake that a default would hide.
             excused = isinstance(cell.fault, VaultMissing | VaultUnavailable)
-            if not cell.text and (reference.default is None or not excused):
+            if not cell.get() and (reference.default is None or not excused):
                 raise ReferenceFault(f"`{reference.label}` cannot be read: {cell.fault}")
             entry.given = cell.given = True
             if cell.fault is not None:
-                self._cell_failed(cell, cell.fault)
+                self._cell_failed(entry, cell, cell.fault)
             return cell.get
 
     def follow(self, references: Iterable[Reference]) -> None:
@@ -158,9 +181,12 @@ class Known:
         places = {place_of(each.parts, self._config) for each in references}
         with self._lock:
             for entry in self._entries.values():
-                before, entry.followed = entry.followed, entry.place in places
-                if entry.followed and not before:
-                    self._tell_again(entry)
+                entry.followed = entry.place in places
+                for cell in entry.cells.values():
+                    if not entry.followed:
+                        cell.stale_since = None
+                    elif cell.fault is not None:
+                        self._cell_failed(entry, cell, cell.fault)
 
     def stale(self) -> tuple[StaleValue, ...]:
         """What is in use though it could not be read again."""
@@ -169,7 +195,7 @@ class Known:
                 StaleValue(cell.label, cell.fault.reason, cell.stale_since, cell.read_at)
                 for entry in self._entries.values()
                 for cell in entry.cells.values()
-                if entry.followed and cell.stale_since is not None and cell.fault is not None
+                if cell.stale_since is not None and cell.fault is not None
             )
 
     # What is due
@@ -177,7 +203,7 @@ class Known:
     def next_due_at(self) -> float:
         """When an entry in use is due; infinite where there is none."""
         with self._lock:
-            return min((entry.due_at for entry in self._entries.values() if entry.given), default=math.inf)
+            return min((entry.due_at for entry in self._entries.values() if entry.in_use), default=math.inf)
 
     def due(self, sign_in: int) -> list[Entry]:
         """The entries in use to be read or prolonged now; ``sign_in`` is the present one.
@@ -193,7 +219,7 @@ class Known:
         lease = entry.lease
         # The token that it was lent to has been replaced, and takes it along when it ends.
         orphaned = lease is not None and lease.sign_in != sign_in and not entry.failures
-        return entry.given and (orphaned or entry.due_at <= self._clock.monotonic())
+        return entry.in_use and (orphaned or entry.due_at <= self._clock.monotonic())
 
     def give_up(self) -> None:
         """Drop the entries that no document needs; their leases are retired."""
@@ -236,8 +262,7 @@ class Known:
                 entry.due_at = now + due_in(reading.lease_seconds)
             else:
                 entry.due_at = now + read_again_in(self._config.cache_seconds, random.random())
-            for field, cell in entry.cells.items():
-                self._show(entry.place, reading.data, field, cell)
+            self._show(entry, reading.data)
 
     def prolonged(self, entry: Entry, lease: Lease) -> None:
         """``lease`` is that of ``entry`` from now on."""
@@ -245,8 +270,7 @@ class Known:
         with self._lock:
             entry.lease, entry.failures = lease, 0
             entry.due_at = now + due_in(lease.ends_at - now)
-            for field, cell in entry.cells.items():
-                self._show(entry.place, entry.reading or {}, field, cell)
+            self._show(entry, entry.reading or {})
 
     def failed(self, entry: Entry, fault: VaultFault) -> None:
         """``entry`` could not be read: it is due again soon."""
@@ -254,7 +278,7 @@ class Known:
             entry.failures += 1
             entry.due_at = self._clock.monotonic() + try_again_in(entry.failures, self._config.cache_seconds)
             for cell in entry.cells.values():
-                self._cell_failed(cell, fault)
+                self._cell_failed(entry, cell, fault)
 
     # What is kept
 
@@ -263,7 +287,7 @@ class Known:
         with self._lock:
             self.changed = False
             return {
-                entry.place: {field: cell.text for field, cell in entry.cells.items() if cell.read_at is not None}
+                entry.place: {field: cell.get() for field, cell in entry.cells.items() if cell.read_at is not None}
                 for entry in self._entries.values()
                 if entry.lease is None and any(cell.read_at is not None for cell in entry.cells.values())
             }
@@ -272,9 +296,10 @@ class Known:
         """Give empty cells the texts of an earlier process."""
         with self._lock:
             for entry in entries:
-                texts = texts_of(entry.place)
-                for field, cell in entry.cells.items():
-                    cell.text = cell.text or texts.get(field, "")
+                kept = texts_of(entry.place)
+                entry.texts.update(
+                    {field: kept[field] for field in entry.cells if field in kept and not entry.texts.get(field)}
+                )
 
     # How
 
@@ -286,26 +311,30 @@ class Known:
         entry.asked_at = self._clock.monotonic()
         cell = entry.cells.get(field)
         if cell is None:
-            cell = entry.cells[field] = Cell(reference.label)
+            cell = entry.cells[field] = Cell(reference.label, field, entry.texts)
             if entry.reading is not None:
-                self._show(place, entry.reading, field, cell)
+                self._show(entry, entry.reading, (field,))
         return entry, cell
 
-    def _show(self, place: Place, data: Mapping[str, object], field: str, cell: Cell) -> None:
-        """Let ``cell`` give what ``data`` says."""
-        try:
-            text = text_of(data, field, place)
-        except VaultFault as fault:
-            self._cell_failed(cell, fault.with_traceback(None))
-            return
-        former, cell.text = cell.text, text
-        cell.read_at, cell.fault = self._clock.time(), None
-        if former != text:
-            self.changed = True
-            if cell.given:
-                _log.info("`%s` has another value, which is in use from now on", cell.label)
-                self._tell(SecretRotated(reference=cell.label))
-        self._freshen(cell)
+    def _show(self, entry: Entry, data: Mapping[str, object], fields: Iterable[str] | None = None) -> None:
+        """Let the cells of ``fields`` (None: all) give what ``data`` says."""
+        texts: dict[str, str] = {}
+        for field in tuple(entry.cells) if fields is None else fields:
+            try:
+                texts[field] = text_of(data, field, entry.place)
+            except VaultFault as fault:
+                self._cell_failed(entry, entry.cells[field], fault.with_traceback(None))
+        former = {field: entry.texts.get(field) for field in texts}
+        entry.texts.update(texts)  # one step of the interpreter's
+        for field, text in texts.items():
+            cell = entry.cells[field]
+            cell.read_at, cell.fault = self._clock.time(), None
+            if former[field] != text:
+                self.changed = True
+                if cell.given and entry.followed:
+                    _log.info("`%s` has another value, which is in use from now on", cell.label)
+                    self._tell(SecretRotated(reference=cell.label))
+            self._freshen(cell)
 
     def _freshen(self, cell: Cell) -> None:
         if cell.stale_since is not None:
@@ -313,24 +342,18 @@ class Known:
             _log.info("`%s` is fresh again", cell.label)
             self._tell(SecretFresh(reference=cell.label))
 
-    def _cell_failed(self, cell: Cell, fault: VaultFault) -> None:
+    def _cell_failed(self, entry: Entry, cell: Cell, fault: VaultFault) -> None:
         cell.fault = fault
-        if not cell.given:
+        if not (cell.given and entry.followed):
             return
-        if not cell.text and isinstance(fault, VaultMissing):
+        if not cell.get() and isinstance(fault, VaultMissing):
             # It is known that there is none: its default is all there is to have.
             self._freshen(cell)
         elif cell.stale_since is None:
             cell.stale_since = self._clock.time()
-            in_use = "its last value stays in use" if cell.text else "its default is in use"
+            in_use = "its last value stays in use" if cell.get() else "its default is in use"
             _log.warning("`%s` cannot be read, %s: %s", cell.label, in_use, fault)
             self._tell(SecretStale(reference=cell.label, reason=fault.reason))
-
-    def _tell_again(self, entry: Entry) -> None:
-        """It is in use once more: who was told that it is not has forgotten that it is stale."""
-        for cell in entry.cells.values():
-            if cell.stale_since is not None and cell.fault is not None:
-                self._tell(SecretStale(reference=cell.label, reason=cell.fault.reason))
 
     def _retire(self, entry: Entry) -> None:
         if entry.lease is not None:

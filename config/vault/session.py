@@ -11,7 +11,7 @@ import msgspec
 
 from config.schema import KvVersion
 from config.vault.answers import Answer, Asked, Limit, Reading
-from config.vault.errors import VaultDenied, VaultMissing, VaultUnusable
+from config.vault.errors import VaultDenied, VaultMissing, VaultUnusable, not_vault
 from config.vault.settings import VaultSettings
 from config.vault.tokens import Token, Tokens
 from core.clock import Clock
@@ -66,11 +66,12 @@ class Session:
 
     def token_due_at(self) -> float | None:
         """When to call :meth:`renew_token_if_due`, by the monotonic clock; None: not at all."""
-        token = self._tokens.present
-        return None if token is None else token.due_at
+        return self._tokens.due_at
 
     def renew_token_if_due(self) -> None:
         """Prolong a token that has spent two thirds of its life; sign in anew where that is not to be had.
+
+        A given one gives way to what is given in its place.
 
         Raises:
             VaultFault: neither is possible now. The token stays in use, and is due again soon.
@@ -98,9 +99,12 @@ class Session:
             VaultFault: it cannot be prolonged.
         """
         seconds = math.ceil(increment)
-        return self._ask(
+        answer = self._ask(
             Asked("sys/leases/renew", "update"), lambda client: client.sys.renew_lease(lease_id, seconds)
-        ).lease_duration
+        )
+        if not answer.lease_id:
+            raise not_vault(self._settings.server)
+        return answer.lease_duration
 
     def revoke(self, lease_id: str) -> None:
         """End a lease.
@@ -121,7 +125,7 @@ class Session:
             Asked(f"{mount}/encrypt/{key}", "update"),
             lambda client: client.secrets.transit.encrypt_data(name=key, plaintext=plain, mount_point=mount),
         )
-        return _text(answer, "ciphertext")
+        return self._text(answer, "ciphertext")
 
     def transit_decrypt(self, mount: str, key: str, text: str) -> bytes:
         """What :meth:`transit_encrypt` wrapped.
@@ -134,7 +138,7 @@ class Session:
             lambda client: client.secrets.transit.decrypt_data(name=key, ciphertext=text, mount_point=mount),
         )
         try:
-            return base64.b64decode(_text(answer, "plaintext"), validate=True)
+            return base64.b64decode(self._text(answer, "plaintext"), validate=True)
         except binascii.Error:
             raise VaultUnusable("what Vault's Transit engine unwrapped is no base64") from None
 
@@ -159,7 +163,7 @@ class Session:
             self._engines.pop(mount, None)
             raise
         return Reading(
-            answer.data or {},
+            self._data(answer),
             lease_id=answer.lease_id,
             # KV 1 tells a duration too, of a lease that is none.
             lease_seconds=answer.lease_duration if answer.lease_id else 0.0,
@@ -176,11 +180,13 @@ class Session:
                 path=path, version=version, mount_point=mount, raise_on_deleted_version=True
             ),
         )
-        inner = answer.data or {}
+        inner = self._data(answer)
         data, metadata = inner.get("data"), inner.get("metadata")
+        if not isinstance(metadata, dict):
+            raise not_vault(self._settings.server)
         if not isinstance(data, dict):
             raise VaultMissing(f"Vault has nothing at `{asked.path}`: write it there, or mend the path")
-        found = metadata.get("version") if isinstance(metadata, dict) else None
+        found = metadata.get("version")
         return Reading(data, found if isinstance(found, int) else None, sign_in=token.number)
 
     def _kv(self, token: Token, limit: Limit, mount: str) -> int:
@@ -196,9 +202,20 @@ class Session:
             # It may not be asked before a policy opens something below; and most stores are of version 2.
             found = _Engine(2, token.number)
         else:
-            found = _Engine(_kv_version(answer.data or {}))
+            found = _Engine(_kv_version(self._data(answer)))
         self._engines[mount] = found
         return found.kv
+
+    def _data(self, answer: Answer) -> dict[str, Any]:
+        if answer.data is None:
+            raise not_vault(self._settings.server)
+        return answer.data
+
+    def _text(self, answer: Answer, name: str) -> str:
+        text = self._data(answer).get(name)
+        if not isinstance(text, str):
+            raise VaultUnusable(f"Vault's answer holds no `{name}`")
+        return text
 
 
 class _Engine(msgspec.Struct, frozen=True):
@@ -213,10 +230,3 @@ def _kv_version(mount: Mapping[str, object]) -> int:
         return 0
     options = mount.get("options")
     return 2 if isinstance(options, Mapping) and options.get("version") == "2" else 1
-
-
-def _text(answer: Answer, name: str) -> str:
-    text = (answer.data or {}).get(name)
-    if not isinstance(text, str):
-        raise VaultUnusable(f"Vault's answer holds no `{name}`")
-    return text

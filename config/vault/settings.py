@@ -18,9 +18,16 @@ class VaultSettings(msgspec.Struct, frozen=True):
 
     @property
     def server(self) -> str:
-        """The address as it may be shown: a user and password in it are left out."""
-        parts = urlsplit(self.config.address)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        """The address as it may be shown, for messages: where it is, without a user, a password or a query."""
+        try:
+            parts = urlsplit(self.config.address)
+            known = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            known = False
+        if not known:
+            return "`secrets.vault.address`"
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        return bare.geturl().rstrip("/")
 
     def path(self, name: str) -> Path:
         """The file that ``name`` in the section means."""

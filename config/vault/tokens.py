@@ -4,10 +4,12 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from config.vault.answers import Answer, Asked, Auth, Limit
+import msgspec
+
+from config.vault.answers import Answer, Asked, Auth, Limit, TokenDescription
 from config.vault.entries import due_in, falls_short
 from config.vault.errors import (
     VaultDenied,
@@ -16,6 +18,7 @@ from config.vault.errors import (
     VaultSignInFailed,
     VaultUnavailable,
     VaultUnusable,
+    not_vault,
 )
 from config.vault.settings import VaultSettings
 from core.clock import Clock
@@ -70,6 +73,11 @@ class Tokens:
         self._other_tried_at = -math.inf
         self._other_pause_seconds = OTHER_TOKEN_SECONDS
         self._warned_of: Secret | None = None
+        self._tried: Secret | None = None
+        """What `auth.token` held when it was last to take the place of the present token."""
+        self._try_again_at = -math.inf
+        self._blind = False
+        """Whether our tokens may not be looked up, so that none can be told for dead."""
         self.present: Token | None = None
 
     @property
@@ -77,6 +85,15 @@ class Tokens:
         """Number of the present token's sign-in: leases end with the token that they were read with."""
         token = self.present
         return self._number if token is None else token.number
+
+    @property
+    def due_at(self) -> float | None:
+        """When to call :meth:`renew_if_due`, by the monotonic clock; None: not at all."""
+        token = self.present
+        if token is None:
+            return None
+        times = [time for time in (token.due_at, self._replaced_at(token)) if time is not None]
+        return min(times, default=None)
 
     def retune(self, settings: VaultSettings) -> None:
         """Take what may be other in ``settings``, which name the same server."""
@@ -107,23 +124,40 @@ class Tokens:
             return question(token)
         except VaultDenied as error:
             denied = error
-        if self._is_dead(token, limit):
-            return question(self._instead_of(token, limit))
-        if token.own and self._clock.monotonic() >= self._other_tried_at + self._other_pause_seconds:
+        if not token.own and (self.present is not token or self._is_past(self._replaced_at(token))):
             try:
-                return self._ask_with_other(question, limit)
+                token = self._replacement(token, limit)
             except VaultFault:
-                self._other_pause_seconds = min(2 * self._other_pause_seconds, _MAX_OTHER_TOKEN_SECONDS)
+                pass  # for other questions the present one may do still
+            else:
+                return question(token)
+        dead = self._is_dead(token, limit)
+        if dead and not token.own:
+            return question(self._instead_of(token, limit))
+        paused = self._clock.monotonic() < self._other_tried_at + self._other_pause_seconds
+        if token.own and ((dead and not self._blind) or not paused):
+            try:
+                return self._ask_with_other(question, token, limit, dead=dead)
+            except VaultFault as fault:
+                if dead and not isinstance(fault, VaultDenied):
+                    raise
         raise denied
 
     def renew_if_due(self, limit: Limit) -> None:
         """Prolong a token that has spent two thirds of its life, or sign in anew where that is not to be had.
 
+        A given one gives way to what is given in its place.
+
         Raises:
             VaultFault: neither is possible now. The token stays in use, and is due again soon.
         """
         token = self.present
-        if token is None or token.due_at is None or self._clock.monotonic() < token.due_at:
+        if token is None:
+            return
+        if self._is_past(self._replaced_at(token)):
+            self._replacement(token, limit)
+            return
+        if not self._is_past(token.due_at):
             return
         with self._locked(limit):
             if self.present is not token:
@@ -135,9 +169,37 @@ class Tokens:
     def close(self, limit: Limit) -> None:
         """Give back a token that we signed in for, and with it its leases; a given one lives on. There is no other."""
         self._closed = True
+        with suppress(VaultUnavailable), self._locked(limit):
+            # A sign-in that was under way has given its token back.
+            pass
         token, self.present = self.present, None
         if token is not None and token.own:
             self._give_back(token, limit)
+
+    def _is_past(self, time: float | None) -> bool:
+        return time is not None and time <= self._clock.monotonic()
+
+    def _replaced_at(self, token: Token) -> float | None:
+        """Since when `auth.token` gives another than ``token``, or when that is to be tried again; None: it does not."""
+        given = self._settings.config.auth.token
+        if token.own or given is None:
+            return None
+        text = given.reveal().strip()
+        if token.secret.matches(text):
+            return None
+        return self._try_again_at if self._tried is not None and self._tried.matches(text) else -math.inf
+
+    def _replacement(self, token: Token, limit: Limit) -> Token:
+        """What `auth.token` gives now; where it is refused, ``token`` stays in use."""
+        with self._locked(limit):
+            if self.present is token:
+                given = self._settings.config.auth.token
+                self._tried = Secret.literal(given.reveal().strip()) if given is not None else None
+                self._try_again_at = self._clock.monotonic() + _RETRY_SECONDS
+                self.present = self._new(limit)
+            if self.present is None:
+                self.present = self._new(limit)
+            return self.present
 
     @contextmanager
     def _locked(self, limit: Limit) -> Iterator[None]:
@@ -156,15 +218,24 @@ class Tokens:
                 self.present = self._new(limit)
             return self.present
 
-    def _ask_with_other(self, question: Callable[[Token], T], limit: Limit) -> T:
-        """A role may have been given further policies, which only tokens have that are made later."""
+    def _ask_with_other(self, question: Callable[[Token], T], token: Token, limit: Limit, *, dead: bool) -> T:
+        """Ask anew with a token made now: ``token`` is ``dead``, or its role has been given further policies since, which
+        only tokens have that are made later."""
         with self._locked(limit):
+            if self.present is not token and self.present is not None:
+                return question(self.present)
             self._other_tried_at = self._clock.monotonic()
             other = self._new(limit)
             try:
                 answer = question(other)
-            except VaultFault:
-                self._give_back(other, limit)
+            except VaultFault as fault:
+                # A role may not be allowed to look up its tokens: then that of ``token`` told nothing.
+                self._blind = dead and self._is_dead(other, limit)
+                if dead and (not self._blind or not isinstance(fault, VaultDenied)):
+                    self.present = other
+                else:
+                    self._other_pause_seconds = min(2 * self._other_pause_seconds, _MAX_OTHER_TOKEN_SECONDS)
+                    self._give_back(other, limit)
                 raise
             # The former ends by itself: requests in flight use leases that end with it.
             self.present = other
@@ -182,12 +253,23 @@ class Tokens:
         return self._calls(Asked("auth/token/lookup-self"), limit, client.auth.token.lookup_self)
 
     def _new(self, limit: Limit) -> Token:
-        if self._closed:
-            raise VaultUnavailable(f"the session with Vault at {self._settings.server} has ended")
+        if not self._is_open():
+            raise self._ended()
         token = self._given(limit) if self._settings.config.auth.method == "token" else self._earned(limit)
+        if not self._is_open():
+            # It has ended meanwhile.
+            if token.own:
+                self._give_back(token, limit)
+            raise self._ended()
         if token.ttl > 0:
             token.due_at = self._clock.monotonic() + due_in(token.ttl)
         return token
+
+    def _is_open(self) -> bool:
+        return not self._closed
+
+    def _ended(self) -> VaultUnavailable:
+        return VaultUnavailable(f"the session with Vault at {self._settings.server} has ended")
 
     def _given(self, limit: Limit) -> Token:
         secret = self._settings.config.auth.token
@@ -196,19 +278,18 @@ class Tokens:
             raise VaultSignInFailed("`secrets.vault.auth.token` is no token of Vault: mend what it refers to")
         client = self._calls.client(text)
         try:
-            data = self._look_up(client, limit).data or {}
+            found = self._description(self._look_up(client, limit))
         except VaultDenied:
             raise VaultSignInFailed(
                 f"Vault at {self._settings.server} refuses `secrets.vault.auth.token`: it has ended or was revoked, "
                 "or its policies do not allow it to read `auth/token/lookup-self`; make another"
             ) from None
-        ttl, whole = _seconds(data.get("ttl")), _seconds(data.get("creation_ttl"))
         former = self.present
         same = former is not None and former.secret.matches(text)
         if not same:
             self._number += 1
-        token = Token(client, self._number, ttl=ttl, renewable=bool(data.get("renewable")), own=False)
-        if same and 0 < ttl < whole * _NEAR_ITS_END:
+        token = Token(client, self._number, ttl=found.ttl, renewable=found.renewable, own=False)
+        if same and 0 < found.ttl < found.creation_ttl * _NEAR_ITS_END:
             self._warn_of_end(token)
         return token
 
@@ -291,9 +372,11 @@ class Tokens:
 
     def _auth(self, answer: Answer) -> Auth:
         if answer.auth is None:
-            raise VaultUnavailable(f"{self._settings.server} answers a sign-in, but not as Vault does")
+            raise not_vault(self._settings.server)
         return answer.auth
 
-
-def _seconds(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    def _description(self, answer: Answer) -> TokenDescription:
+        try:
+            return msgspec.convert(answer.data, TokenDescription)
+        except msgspec.ValidationError:
+            raise not_vault(self._settings.server) from None

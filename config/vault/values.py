@@ -178,6 +178,9 @@ class VaultValues:
         try:
             if entry.lease is None or not self._prolong(entry, entry.lease):
                 self._known.read(entry, self._session.read(place.mount, place.path, place.version, place.kv))
+                if self._closed and entry.lease is not None:
+                    # It came after the leases had been given back.
+                    self._revoke(entry.lease)
         except VaultFault as fault:
             # It is remembered, so without its frames.
             return fault.with_traceback(None)

@@ -22,16 +22,18 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in lines]
 
 
-async def models(call: Call) -> None:
-    await call.answer({"object": "list", "data": [{"id": "mock", "object": "model"}]})
-
-
 async def test_the_commands_work_as_printed_and_show_no_secret(tmp_path: Path) -> None:
     (tmp_path / "sluice").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gateway "$@"\n')
     (tmp_path / "sluice").chmod(0o755)
     (document,) = DOCUMENT
     place_of_secrets(tmp_path / "config.yaml").write_text(document)
     (tmp_path / "config.yaml").chmod(0o600)
+    asked: list[str] = []
+
+    async def models(call: Call) -> None:
+        asked.append(call.headers["authorization"])
+        await call.answer({"object": "list", "data": [{"id": "mock", "object": "model"}]})
+
     with vault_stand_in() as vault:
         async with provider(models) as real:
             extra = {
@@ -54,6 +56,8 @@ async def test_the_commands_work_as_printed_and_show_no_secret(tmp_path: Path) -
             )
     assert 0 == run.returncode, run.stdout + run.stderr
     assert "${sealed:" in run.stdout
+    assert "sealed anew" in run.stdout
+    assert ["Bearer second-key"] == asked, "the doctor asks with the key that was rotated in"
     printed = {line.strip() for line in script.splitlines()}
     shown = run.stdout + "\n".join(line for line in run.stderr.splitlines() if line.strip() not in printed)
     for secret in ("first-key", "second-key", "my-provider-key", extra["SLUICE_VAULT_TOKEN"]):

@@ -5,6 +5,7 @@ import json
 import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -299,8 +300,8 @@ async def test_a_key_that_vault_wraps_is_asked_for_once(setting: Setting) -> Non
     assert sealed_key == await asyncio.to_thread(setting.key_of, gateway)
 
 
-async def test_no_process_of_a_gateway_leaves_a_core_file(start_gateway: StartGateway) -> None:
-    gateway = await asyncio.to_thread(start_gateway, "server: {workers: 2}\nproviders: [{name: echo, type: echo}]\n")
+def test_no_process_of_a_gateway_leaves_a_core_file(start_gateway: StartGateway) -> None:
+    gateway = start_gateway("server: {workers: 2}\nproviders: [{name: echo, type: echo}]\n")
     for process in (gateway.process.pid, *gateway.workers()):
         limits = Path(f"/proc/{process}/limits").read_text()
         (line,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
@@ -332,10 +333,21 @@ async def test_a_command_that_looks_makes_no_file_and_leaves_nothing_signed_in(s
     config.write_text(setting.document(secrets="persist: true\n"))
     before = len(setting.vault.tokens())
     for command in ("check", "doctor"):
-        status, out, err = await asyncio.to_thread(
-            lambda command=command: run_cli(command, "-c", config, cwd=setting.place, extra=setting.extra)
-        )
+        run = partial(run_cli, command, "-c", config, cwd=setting.place, extra=setting.extra)
+        status, out, err = await asyncio.to_thread(run)
         assert REFERENCE not in out + err, out + err
         assert status in (0, 1)
     assert not (setting.place / "own").exists()
     assert before == len(setting.vault.tokens())
+
+
+async def test_the_end_in_the_middle_of_a_reload_is_no_trouble(setting: Setting) -> None:
+    gateway = await asyncio.to_thread(setting.start)
+    names = ", ".join(f"{{name: c{number}, api_key: '${{vault:secret/llm/{number}#key}}'}}" for number in range(20))
+    text = gateway.config.read_text()
+    gateway.config.write_text(text.replace(f'[{{name: main, api_key: "{REFERENCE}"}}]', f"[{names}]"))
+    setting.vault.slow(0.5, "secret/data/llm/")
+    reload = asyncio.create_task(asyncio.to_thread(gateway.management, "POST", "/api/v1/config/reload"))
+    await until(lambda: setting.vault.waiting)
+    await asyncio.to_thread(gateway.stop)
+    await asyncio.gather(reload, return_exceptions=True)

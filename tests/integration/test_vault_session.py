@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from config.schema import ClientTls, Vault, VaultAuth
+from config.schema import ClientTls, KvVersion, Vault, VaultAuth
 from config.vault.errors import (
     VaultDenied,
     VaultFault,
@@ -224,7 +224,7 @@ def test_a_store_that_was_mounted_anew_as_another_kind_is_found(stand_in: VaultS
 
 
 @pytest.mark.parametrize("kind", ["kv", "kv-v2"])
-@pytest.mark.parametrize("path", ["a b/ключ", "100%25/x", "what?list=true", "c;d&e=f", "(x)/~y.z"])
+@pytest.mark.parametrize("path", ["a b/ключ", "100%25/x", "what?list=true", "c;d&e=f", "(x)/~y.z", "%2e%2e/x", "a%2Fb"])
 def test_any_path_is_asked_for_as_it_is(vault: PreparedVault, open_session: Sessions, kind: str, path: str) -> None:
     store = vault.mount("store", kind)
     vault.put(f"{store}/{path}", value="one")
@@ -272,6 +272,47 @@ def test_a_denial_is_not_asked_about_for_ever(stand_in: VaultStandIn, open_sessi
             session.read("secret", "key", None, 2)
     assert len(stand_in.asked("auth/approle/login")) <= 2
     assert len(stand_in.tokens()) <= 1
+
+
+def test_a_denial_is_not_asked_about_for_ever_where_tokens_may_not_be_looked_up(
+    stand_in: VaultStandIn, open_session: Sessions
+) -> None:
+    stand_in.deny("auth/token/lookup-self")
+    stand_in.put("secret/key", value="one")
+    session = open_session(stand_in, stand_in.approle(), ManualClock())
+    for _ in range(5):
+        with pytest.raises(VaultDenied):
+            session.read("secret", "key", None, 2)
+    assert len(stand_in.asked("auth/approle/login")) <= 2
+    assert len(stand_in.tokens()) <= 1
+
+
+def test_a_dead_token_is_replaced_even_if_what_is_asked_is_denied(
+    stand_in: VaultStandIn, open_session: Sessions
+) -> None:
+    stand_in.put("secret/key", value="one")
+    session = open_session(stand_in, stand_in.approle(stand_in.policy({"secret/data/key": READ})), ManualClock())
+    for _ in range(3):
+        assert {"value": "one"} == session.read("secret", "key", None, 2).data
+        stand_in.expire_token()
+        with pytest.raises(VaultDenied):
+            session.read("secret", "other", None, 2)
+    assert {"value": "one"} == session.read("secret", "key", None, 2).data
+    assert 4 == len(stand_in.asked("auth/approle/login"))
+
+
+def test_a_sign_in_that_the_end_overtakes_is_given_back(stand_in: VaultStandIn, open_session: Sessions) -> None:
+    stand_in.put("secret/key", value="one")
+    session = open_session(stand_in, stand_in.approle(stand_in.policy({"secret/data/key": READ})))
+    stand_in.slow(0.5, "auth/approle/login")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(session.read, "secret", "key", None, 2)
+        while not stand_in.waiting:
+            time.sleep(0.01)
+        session.close()
+        with pytest.raises(VaultUnavailable):
+            reading.result()
+    assert [] == stand_in.tokens()
 
 
 def test_a_role_that_was_given_another_policy_is_signed_in_anew(stand_in: VaultStandIn, open_session: Sessions) -> None:
@@ -643,6 +684,110 @@ def test_a_server_in_trouble_is_told_in_words_in_time_and_the_session_goes_on_af
     assert 1 == session.sign_in
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, "<html>default backend - 404"),
+        (404, '{"message": "no Route matched with those values"}'),
+        (404, '{"data": {"data": null}}'),
+        (403, "<html>Access denied"),
+        (400, "{}"),
+        (405, ""),
+        (200, "{}"),
+        (200, ""),
+        (200, '{"status": "ok"}'),
+        (200, '{"errors": ["internal"]}'),
+        (302, ""),
+        (304, ""),
+    ],
+)
+@pytest.mark.parametrize("kv", [1, 2, "auto"])
+@pytest.mark.parametrize("warm", [True, False])
+def test_what_is_not_vault_is_neither_believed_that_there_is_nothing_nor_that_we_may_not_see_it(
+    stand_in: VaultStandIn, open_session: Sessions, status: int, body: str, kv: KvVersion, warm: bool
+) -> None:
+    session = open_session(stand_in, stand_in.root_token)
+    if warm:
+        session.signed_in()
+    stand_in.garble(status, body=body)
+    with pytest.raises(VaultUnavailable, match="answers, but not as Vault does"):
+        session.read("kv" if kv == 1 else "secret", "key", None, kv)
+
+
+def test_a_version_without_what_describes_it_is_not_vaults(stand_in: VaultStandIn, open_session: Sessions) -> None:
+    session = open_session(stand_in, stand_in.root_token)
+    for data in ('{"data": {"value": "one"}}', "{}"):
+        stand_in.recover()
+        stand_in.garble(path="secret/data/key", body=f'{{"data": {data}}}')
+        with pytest.raises(VaultUnavailable, match="not as Vault does"):
+            session.read("secret", "key", None, 2)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "-1", "1e999"])
+def test_no_lease_lasts_for_what_is_no_time(stand_in: VaultStandIn, open_session: Sessions, number: str) -> None:
+    session = open_session(stand_in, stand_in.root_token)
+    lease = f'{{"lease_id": "database/creds/app/1", "lease_duration": {number}, "data": {{"password": "x"}}}}'
+    stand_in.garble(path="database/creds/app", body=lease)
+    stand_in.garble(path="sys/leases/renew", body=lease)
+    with pytest.raises(VaultUnavailable, match="not as Vault does"):
+        session.read("database", "creds/app", None, "auto")
+    with pytest.raises(VaultUnavailable, match="not as Vault does"):
+        session.renew_lease("database/creds/app/1", 60)
+
+
+def test_an_answer_larger_than_any_of_vaults_is_not_read(stand_in: VaultStandIn, open_session: Sessions) -> None:
+    stand_in.put("secret/key", value="a" * 1024 * 1024)
+    session = open_session(stand_in, stand_in.root_token)
+    assert 1024 * 1024 == len(str(session.read("secret", "key", None, 2).data["value"]))
+    stand_in.put("secret/key", value="a" * 5 * 1024 * 1024)
+    with pytest.raises(VaultUnavailable, match="not as Vault does"):
+        session.read("secret", "key", None, 2)
+
+
+def test_what_is_read_over_a_kept_connection_that_was_just_closed_is_asked_once_more(
+    stand_in: VaultStandIn, open_session: Sessions
+) -> None:
+    stand_in.put("secret/key", value="one")
+    session = open_session(stand_in, stand_in.root_token).signed_in()
+    stand_in.hang_up(times=1)
+    assert {"value": "one"} == session.read("secret", "key", None, 2).data
+    assert [0, 200] == [seen.status for seen in stand_in.asked("secret/data/key")]
+    # Over a connection that has just been made it is not repeated.
+    stand_in.hang_up(times=2)
+    with pytest.raises(VaultUnavailable) as error:
+        session.read("secret", "key", None, 2)
+    assert "unreachable" == error.value.reason
+    assert [0, 200, 0, 0] == [seen.status for seen in stand_in.asked("secret/data/key")]
+
+
+def test_nothing_is_written_twice(stand_in: VaultStandIn, open_session: Sessions) -> None:
+    session = open_session(stand_in, stand_in.root_token).signed_in()
+    stand_in.hang_up()
+    with pytest.raises(VaultUnavailable) as error:
+        session.transit_encrypt("transit", "sluice", b"x")
+    assert "unreachable" == error.value.reason
+    assert 1 == len(stand_in.asked("transit/*"))
+
+
+def test_a_given_token_that_was_replaced_is_in_use_at_the_next_denial_and_at_the_next_look(
+    stand_in: VaultStandIn, open_session: Sessions
+) -> None:
+    stand_in.put("secret/key", value="one")
+    policy = stand_in.policy({"secret/data/key": READ})
+    values = [stand_in.token()]
+    session = open_session(stand_in, VaultAuth(token=Secret(lambda: values[0], "${file:token}"))).signed_in()
+    values[0] = stand_in.token(policy)
+    assert {"value": "one"} == session.read("secret", "key", None, 2).data
+    assert values[0] == token_of(session)
+    values[0] = stand_in.token(policy)
+    due_at = session.token_due_at()
+    assert due_at is not None
+    assert due_at <= SystemClock().monotonic()
+    session.renew_token_if_due()
+    assert values[0] == token_of(session)
+    assert 3 == session.sign_in
+
+
 def test_a_slow_answer_within_the_time_is_an_answer(stand_in: VaultStandIn, open_session: Sessions) -> None:
     stand_in.put("secret/key", value="one")
     session = open_session(stand_in, stand_in.root_token, timeout_seconds=2.0)
@@ -658,6 +803,16 @@ def test_an_address_where_nobody_listens_is_told(stand_in: VaultStandIn, open_se
     assert "unreachable" == error.value.reason
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "http://[::1]:x", "vault:8200", ""])
+def test_an_address_that_is_none_is_told_at_once(stand_in: VaultStandIn, open_session: Sessions, address: str) -> None:
+    began = time.perf_counter()
+    for login in (stand_in.root_token, stand_in.approle()):
+        session = open_session(stand_in, login, address=address)
+        with pytest.raises(VaultUnavailable, match=r"^`secrets\.vault\.address`: not an "):
+            session.read("secret", "key", None, "auto")
+    assert taken(began) < 2
+
+
 def test_a_standby_may_send_us_to_the_active_node(stand_in: VaultStandIn, open_session: Sessions) -> None:
     stand_in.put("secret/key", value="one")
     with vault_stand_in() as standby:
@@ -667,15 +822,42 @@ def test_a_standby_may_send_us_to_the_active_node(stand_in: VaultStandIn, open_s
         assert {"value": "one"} == session.read("secret", "key", None, 2).data
 
 
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "hTtp", "h\ttp", "\thttp"])
 def test_a_token_is_not_sent_in_the_clear_where_tls_was_asked_for(
-    stand_in: VaultStandIn, open_session: Sessions
+    stand_in: VaultStandIn, open_session: Sessions, scheme: str
 ) -> None:
     with vault_stand_in(server_tls()) as standby:
-        standby.redirect(stand_in.address, path="auth/token/lookup-self")
+        standby.redirect(stand_in.address.replace("http", scheme), path="auth/token/lookup-self")
         session = open_session(standby, stand_in.root_token, tls=ClientTls(ca=str(AUTHORITY)))
         with pytest.raises(VaultUnavailable, match="redirects"):
             session.read("secret", "key", None, 2)
+        assert 1 == len(standby.requests)
     assert [] == stand_in.requests
+
+
+def test_credentials_follow_no_redirect_to_another_host_in_the_clear(
+    stand_in: VaultStandIn, open_session: Sessions
+) -> None:
+    login = stand_in.approle()
+    with vault_stand_in() as standby:
+        for elsewhere in (stand_in.address, stand_in.address.replace("127.0.0.1", "localhost")):
+            standby.recover()
+            standby.redirect(elsewhere, path="auth/approle/login")
+            session = open_session(standby, login)
+            if elsewhere == stand_in.address:
+                session.signed_in()
+                stand_in.forget()
+                continue
+            with pytest.raises(VaultUnavailable, match="redirects"):
+                session.signed_in()
+    assert [] == stand_in.requests
+
+
+def test_credentials_follow_a_redirect_from_tls_to_tls(open_session: Sessions) -> None:
+    with vault_stand_in(server_tls()) as active, vault_stand_in(server_tls()) as standby:
+        standby.redirect(active.address.replace("127.0.0.1", "localhost"), path="auth/approle/login")
+        open_session(standby, active.approle(), tls=ClientTls(ca=str(AUTHORITY))).signed_in()
+        assert [200] == [seen.status for seen in active.requests]
 
 
 # TLS

@@ -60,3 +60,12 @@ def test_an_address_may_have_everything_that_addresses_have() -> None:
         assert [] == check({"providers": [{"base_url": url}]})
     (fault,) = check({"server": {"public_url": "https://x/?q=1"}})
     assert "query" in fault.message
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://[::1]:x", "vault:8200", "https://h/?token=x", "https://h/#x"]
+)
+def test_an_address_of_vault_that_no_path_can_be_put_behind_is_told_without_its_text(address: str) -> None:
+    (fault,) = check({"secrets": {"vault": {"address": address}}})
+    assert ("secrets", "vault", "address") == fault.path
+    assert address not in fault.message

@@ -45,6 +45,13 @@ from core.secret import Secret
                 ),
             ),
         ),
+        *(
+            (
+                f"${{vault:kv/{path}#f}}",
+                (Reference("vault", {"mount": "kv", "path": path, "field": "f"}, f"${{vault:kv/{path}#f}}"),),
+            )
+            for path in ("...", "..a/.b", "a?b", "%2e%2e/a", "a b/ключ")
+        ),
         ("${vault:kv/a#f}", (Reference("vault", {"mount": "kv", "path": "a", "field": "f"}, "${vault:kv/a#f}"),)),
         ("${sealed:k1:AA_-}", (Reference("sealed", {"key_id": "k1", "text": "AA_-"}, "${sealed:k1:…}"),)),
     ],
@@ -68,6 +75,10 @@ def test_a_text_is_taken_apart(text: str, template: tuple[str | Reference, ...])
         ("${vault:kv#f}", "MOUNT/PATH"),
         ("${vault:kv/a}", "MOUNT/PATH"),
         ("${vault:kv/a@x#f}", "MOUNT/PATH"),
+        ("${vault:kv/a@1234567890#f}", "MOUNT/PATH"),
+        *((f"${{vault:{bad}#f}}", "MOUNT/PATH") for bad in ("kv/../a", "../a", "kv/a/..", "kv/.", "./a", "kv/..@1")),
+        *((f"${{vault:{bad}#f}}", "MOUNT/PATH") for bad in ("/a", "kv//a", "kv/a/", "kv/", "kv/a/@1")),
+        *((f"${{vault:kv/a{bad}b#f}}", "MOUNT/PATH") for bad in ("\n", "\0", "\x7f", "\x85", "\ud800")),
         ("${sealed:k1}", "KEYID:BASE64URL"),
         ("${sealed:k1:a+b}", "KEYID:BASE64URL"),
     ],

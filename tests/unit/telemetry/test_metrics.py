@@ -23,9 +23,7 @@ from core.events import (
     RequestCompleted,
     RequestFailed,
     RequestStarted,
-    SecretFresh,
     SecretRotated,
-    SecretStale,
     TargetCooled,
 )
 from core.usage import Usage
@@ -210,11 +208,11 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
         TargetCooled(provider="openai", model_label="gpt-4o", credential=None, reason="failures", seconds=10),
         applied("one"),
         ConfigRejected(trigger="api", faults=()),
-        SecretStale(reference="${vault:a/b#c}", reason="sealed"),
         SecretRotated(reference="${vault:a/b#c}"),
     ):
         metrics.observe(event)
     metrics.observe_loop_lag(0.001)
+    metrics.show_stale_since({"${vault:a/b#c}": 0})
     rendered = {}
     for family in text_string_to_metric_families(metrics.render()[1].decode()):
         if family.name.startswith("sluice_"):
@@ -228,12 +226,11 @@ def test_a_stale_secret_shows_since_when_until_it_is_fresh_or_no_longer_in_use(m
     def since(reference: str) -> float:
         return samples_of(metrics)["sluice_secret_stale_since_timestamp_seconds", (reference,)]
 
-    for reference in ("one", "other"):
-        metrics.observe(SecretStale(reference=reference, reason="denied"))
-    assert (1_700_000_000, 1_700_000_000) == (since("one"), since("other"))
-    metrics.observe(SecretFresh(reference="one"))
-    assert (0, 1_700_000_000) == (since("one"), since("other"))
-    metrics.follow_secrets(["one"])
+    metrics.show_stale_since({"one": 1_700_000_000, "other": 1_700_000_001})
+    assert (1_700_000_000, 1_700_000_001) == (since("one"), since("other"))
+    metrics.show_stale_since({"one": 0, "other": 1_700_000_001})
+    assert (0, 1_700_000_001) == (since("one"), since("other"))
+    metrics.show_stale_since({"one": 0})
     assert 0 == since("other")
 
 

@@ -1,20 +1,28 @@
 """Calls to Vault where none answers: bounded in time, and told without what was sent."""
 
+import gzip
+import math
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import urllib3.exceptions
 
 from config.schema import ClientTls, Vault
 from config.vault.answers import Answer, Asked, Limit
 from config.vault.calls import _MOST_AT_ONCE, Calls
+from config.vault.connections import Wire, _Connection
 from config.vault.errors import VaultFault, VaultUnavailable
 from config.vault.settings import VaultSettings
 from core.clock import ManualClock, SystemClock
+from tests.vault_http import AUTHORITY, server_tls
 
 _ASKED = Asked("secret/data/x")
 
@@ -78,7 +86,7 @@ def test_a_token_that_no_header_can_hold_is_not_shown(planted_secret: str) -> No
         (requests.ReadTimeout, "slow", "does not answer in time"),
         (requests.ConnectTimeout, "unreachable", "no connection within the timeout"),
         (requests.ConnectionError, "unreachable", "the connection broke"),
-        (requests.exceptions.ChunkedEncodingError, "unreachable", "the connection broke"),
+        (urllib3.exceptions.ProtocolError, "unreachable", "the connection broke"),
         (requests.exceptions.SSLError, "unreachable", "by TLS"),
         (requests.TooManyRedirects, "error", "redirects"),
         (requests.exceptions.InvalidURL, "error", "InvalidURL"),
@@ -99,7 +107,18 @@ def test_no_failure_repeats_what_it_says(
     assert error.value.__context__ is None
 
 
-@pytest.mark.parametrize("answer", [{"data": 5}, [], "text", None, {"lease_duration": "x"}])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"data": 5},
+        [],
+        "text",
+        None,
+        {"lease_duration": "x"},
+        *({"lease_duration": seconds} for seconds in (math.nan, math.inf, -1, 1e300, 10**400)),
+        *({"auth": {"client_token": "x", "lease_duration": seconds}} for seconds in (math.nan, math.inf, -0.5)),
+    ],
+)
 def test_what_vault_does_not_answer_is_not_taken_for_an_answer(answer: object) -> None:
     with pytest.raises(VaultUnavailable, match="not as Vault does"):
         _calls()(_ASKED, _limit(), lambda: answer)
@@ -143,6 +162,166 @@ def test_calls_that_were_given_up_do_not_grow_without_bound() -> None:
         assert not begun.acquire(timeout=0.05)
     finally:
         ended.set()
+
+
+@contextmanager
+def _speaking(
+    say: Callable[[socket.socket, bytes, threading.Event], None], tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """A port where ``say`` answers each connection's request, until the event is set."""
+    ended = threading.Event()
+
+    def speak(connection: socket.socket) -> None:
+        # The other side hangs up: that is what the tests are about.
+        with suppress(OSError):
+            if tls is not None:
+                connection = tls.wrap_socket(connection, server_side=True)
+            with connection:
+                say(connection, connection.recv(65536), ended)
+
+    def listen() -> None:
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                threads.append(threading.Thread(target=speak, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.02)
+        threads = [threading.Thread(target=listen)]
+        threads[0].start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+
+def _calls_under_way() -> int:
+    return sum(thread.name == "vault call" for thread in threading.enumerate())
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Name: ",
+        _HEAD + b"Content-Length: 100000\r\n\r\n",
+        _HEAD + b"Content-Length: 100000\r\nConnection: close\r\n\r\n",
+        _HEAD + b"Connection: close\r\n\r\n",
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 307 Elsewhere\r\nLocation: /v1/x\r\nContent-Length: 100000\r\n\r\n",
+    ],
+)
+def test_an_answer_that_trickles_for_ever_leaves_nothing_behind(begun: bytes, secure: bool) -> None:
+    def trickle(connection: socket.socket, _request: bytes, ended: threading.Event) -> None:
+        connection.sendall(begun)
+        while not ended.wait(0.01):
+            connection.sendall(b"0")
+
+    with _speaking(trickle, server_tls() if secure else None) as port:
+        scheme = "https" if secure else "http"
+        calls = _calls(address=f"{scheme}://127.0.0.1:{port}", tls=ClientTls(ca=str(AUTHORITY)), timeout_seconds=5.0)
+        began = time.perf_counter()
+        for _ in range(2):
+            with pytest.raises(VaultUnavailable) as error:
+                calls(_ASKED, _limit(0.2), _look_up(calls))
+            assert "slow" == error.value.reason
+        while _calls_under_way():
+            assert time.perf_counter() - began < 3, "a call that was given up goes on"
+            time.sleep(0.01)
+    assert [True] * _MOST_AT_ONCE == [calls._free.acquire(blocking=False) for _ in range(_MOST_AT_ONCE)]
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 No", b"307 Elsewhere\r\nLocation: /v1/x"])
+@pytest.mark.parametrize("framing", [b"Connection: close\r\n", b"Transfer-Encoding: chunked\r\n"])
+def test_an_answer_without_end_is_not_read_to_its_end(status: bytes, framing: bytes) -> None:
+    sent = []
+
+    def flood(connection: socket.socket, _request: bytes, ended: threading.Event) -> None:
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\n" + framing + b"\r\n")
+        piece = b"10000\r\n" + b"a" * 65536 + b"\r\n" if b"chunked" in framing else b"a" * 65536
+        while not ended.is_set():
+            connection.sendall(piece)
+            sent.append(len(piece))
+
+    with _speaking(flood) as port:
+        calls = _calls(address=f"http://127.0.0.1:{port}")
+        with pytest.raises(VaultUnavailable, match="not as Vault does"):
+            calls(_ASKED, _limit(30), _look_up(calls))
+    # What was under way in the sockets' own memory comes on top.
+    assert sum(sent) < 32 * 1024 * 1024
+
+
+def test_what_is_packed_is_neither_asked_for_nor_unpacked() -> None:
+    asked = []
+    packed = gzip.compress(b'{"data": {}}')
+
+    def answer(connection: socket.socket, request: bytes, _ended: threading.Event) -> None:
+        asked.append(request)
+        connection.sendall(_HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed)
+
+    with _speaking(answer) as port:
+        calls = _calls(address=f"http://127.0.0.1:{port}")
+        with pytest.raises(VaultUnavailable, match="not as Vault does"):
+            calls(_ASKED, _limit(), _look_up(calls))
+    (request,) = asked
+    assert b"\r\nAccept-Encoding: identity\r\n" in request
+
+
+def test_a_call_that_is_given_up_leaves_a_connection_alone_that_serves_another() -> None:
+    first, second = Wire(), Wire()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection: Any = _Connection("127.0.0.1")
+        connection.sock = ours
+        first.take(connection)
+        second.take(connection)
+        first.cut()
+        ours.sendall(b"x")
+        assert b"x" == theirs.recv(1)
+        with pytest.raises(ConnectionAbortedError):
+            first.take(connection)
+        second.cut()
+        assert b"" == theirs.recv(1)
+
+
+def test_an_address_that_cannot_be_asked_is_told_at_once(planted_secret: str) -> None:
+    for address in ("http://[::1", f"http://vault/?token={planted_secret}", "vault"):
+        calls = _calls(address=address)
+        with pytest.raises(VaultUnavailable, match=r"`secrets.vault.address`") as error:
+            calls(_ASKED, _limit(), lambda: pytest.fail("it was asked"))
+        assert planted_secret not in str(error.value)
+
+
+def test_a_fault_of_ours_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch, planted_secret: str) -> None:
+    calls = _calls()
+
+    def fail(*_: object) -> None:
+        raise SystemExit(planted_secret)
+
+    monkeypatch.setattr(calls, "_outcome", fail)
+    for _ in range(_MOST_AT_ONCE + 1):
+        with pytest.raises(VaultUnavailable, match="SystemExit") as error:
+            calls(_ASKED, _limit(60), dict)
+        assert planted_secret not in str(error.value)
+
+
+def test_where_the_system_gives_no_thread_nothing_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    calls = _calls()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        for _ in range(_MOST_AT_ONCE + 1):
+            with pytest.raises(VaultUnavailable, match="no thread"):
+                calls(_ASKED, _limit(), dict)
+    assert isinstance(calls(_ASKED, _limit(), dict), Answer)
 
 
 def test_without_time_nothing_is_asked() -> None:

@@ -45,7 +45,19 @@ def test_a_version_is_a_number() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("key", "key"), ("key\n", "key"), ("key\r\n", "key"), ("a\n\n", "a\n"), (" ", " "), (5, "5"), (1.5, "1.5"), (True, "true"), (False, "false"), (0, "0"), ("ü", "ü")],
+    [
+        ("key", "key"),
+        ("key\n", "key"),
+        ("key\r\n", "key"),
+        ("a\n\n", "a\n"),
+        (" ", " "),
+        (5, "5"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        ("ü", "ü"),
+    ],
 )
 def test_texts_numbers_and_booleans_are_values(value: object, text: str) -> None:
     assert text == text_of({"key": value}, "key", _PLACE)

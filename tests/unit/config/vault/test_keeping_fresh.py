@@ -309,6 +309,7 @@ async def test_what_is_stale_and_no_longer_named_is_told_again_when_it_is_named_
     assert [SecretStale(reference=LABEL, reason="unreachable")] == held.take()
     held.values.follow([])
     assert () == held.values.stale()
-    held.values.follow([named(KEY)])
+    with expect_log("its last value stays in use"):
+        held.values.follow([named(KEY)])
     assert [SecretStale(reference=LABEL, reason="unreachable")] == held.take()
     assert [LABEL] == [each.reference for each in held.values.stale()]

@@ -54,6 +54,25 @@ def test_a_password_in_the_address_is_not_shown(planted_secret: str) -> None:
     assert "https://vault:8200/base" == _settings(address=f"https://me:{planted_secret}@vault:8200/base/").server
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://vault:8200/base/?token={}", "https://vault:8200/base"),
+        ("https://vault/#{}", "https://vault"),
+        ("http://[::1]:8200", "http://[::1]:8200"),
+        ("http://[::1?{}", "`secrets.vault.address`"),
+        ("http://me:{}/x@vault", "`secrets.vault.address`"),
+        ("me:{}@vault", "`secrets.vault.address`"),
+        ("{}", "`secrets.vault.address`"),
+        ("", "`secrets.vault.address`"),
+    ],
+)
+def test_what_is_shown_of_an_address_says_where_it_is_and_nothing_else(
+    address: str, shown: str, planted_secret: str
+) -> None:
+    assert shown == _settings(address=address.format(planted_secret)).server
+
+
 def test_relative_names_begin_at_the_directory_of_the_document() -> None:
     assert Path("/etc/sluice/ca.pem") == _settings().path("ca.pem")
     assert Path("/run/ca.pem") == _settings().path("/run/ca.pem")

@@ -33,7 +33,7 @@ class Script:
 
     def __call__(self, asked: Asked, limit: Limit, call: Callable[[], Any]) -> Answer:
         self.asked.append(asked.path)
-        answer = self.answers.get(asked.path, Answer())
+        answer = self.answers.get(asked.path, Answer(data={}))
         if isinstance(answer, VaultFault):
             raise answer
         return answer
@@ -244,6 +244,82 @@ def test_a_given_token_that_is_replaced_in_its_file_is_taken_when_it_is_due(tmp_
     held.renew()
     assert "hvs.two" == held.get().secret.reveal()
     assert 2 == held.tokens.sign_in
+
+
+def test_a_given_token_that_is_replaced_is_due_at_once(tmp_path: Path) -> None:
+    values = ["hvs.one"]
+    held = _given(values, tmp_path)
+    held.script.describes(0, 0)
+    assert (None, None) == (held.get().due_at, held.tokens.due_at)
+    values[0] = "hvs.two\n"
+    due_at = held.tokens.due_at
+    assert due_at is not None
+    assert due_at <= held.clock.monotonic()
+    held.renew()
+    assert ("hvs.two", 2) == (held.get().secret.reveal(), held.tokens.sign_in)
+    assert (None, None) == (held.get().due_at, held.tokens.due_at)
+
+
+@pytest.mark.parametrize("fault", [VaultDenied("auth/token/lookup-self", "read"), VaultUnavailable("down")])
+def test_while_what_is_put_in_its_place_is_refused_a_given_token_stays(tmp_path: Path, fault: VaultFault) -> None:
+    values = ["hvs.one"]
+    held = _given(values, tmp_path)
+    held.script.describes(30, 30, renewable=True)
+    former = held.get()
+    values[0] = "hvs.two"
+    held.script.answers["auth/token/lookup-self"] = fault
+    with pytest.raises((VaultSignInFailed, VaultUnavailable)):
+        held.renew()
+    assert former is held.get()
+    held.script.take()
+    held.renew()
+    assert [] == held.script.take(), "it is not asked again and again"
+    # Meanwhile the former lives on.
+    held.clock.advance(20)
+    held.script.prolongs(30)
+    held.renew()
+    assert ["auth/token/renew-self"] == held.script.take()
+    # Yet another is tried at once, and the same one later.
+    held.script.describes(0, 0)
+    held.renew()
+    assert former is held.get()
+    held.clock.advance(10)
+    held.renew()
+    assert "hvs.two" == held.get().secret.reveal()
+    values[0] = "hvs.three"
+    held.renew()
+    assert "hvs.three" == held.get().secret.reveal()
+
+
+def test_after_a_denial_what_was_put_in_the_place_of_a_given_token_is_asked(tmp_path: Path) -> None:
+    values = ["hvs.one"]
+    held = _given(values, tmp_path)
+    held.get()
+    values[0] = "hvs.two"
+    assert "hvs.two" == held.ask(_denied_to("hvs.one"))
+    assert "hvs.two" == held.get().secret.reveal()
+
+
+def test_after_a_denial_a_refused_token_does_not_hide_it(tmp_path: Path) -> None:
+    values = ["hvs.one"]
+    held = _given(values, tmp_path)
+    former = held.get()
+    values[0] = ""
+    with pytest.raises(VaultDenied):
+        held.ask(_denied_to("hvs.one"))
+    assert former is held.get()
+
+
+@pytest.mark.parametrize("ttl", [float("nan"), float("inf"), -1, "90s", True])
+def test_a_description_that_is_not_vaults_is_not_believed(tmp_path: Path, ttl: Any) -> None:
+    held = _given(["hvs.one"], tmp_path)
+    for ends in ((ttl, 900), (900, ttl)):
+        held.script.describes(*ends)
+        with pytest.raises(VaultUnavailable, match="not as Vault does"):
+            held.get()
+    held.script.answers["auth/token/lookup-self"] = Answer()
+    with pytest.raises(VaultUnavailable, match="not as Vault does"):
+        held.get()
 
 
 def test_the_end_of_a_given_token_is_warned_of_once(tmp_path: Path, expect_log: ExpectLog) -> None:

@@ -1,12 +1,15 @@
 """Values of Vault at a load: what is asked, what stands in for what is not to be had, what a handle costs."""
 
+import sys
 import threading
 import timeit
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from config.references import ReferenceFault
+from config.references import ReferenceFault, References
+from config.vault.answers import Reading
 from config.vault.errors import (
     Reason,
     VaultDenied,
@@ -168,10 +171,18 @@ def test_an_empty_text_is_none(held: Held) -> None:
 # The request path
 
 
-def test_reading_a_handle_costs_next_to_nothing(held: Held) -> None:
-    (read,) = held.load(KEY)
-    best = min(timeit.repeat(read, number=20_000, repeat=10)) / 20_000
-    assert best < 1e-6, f"{best * 1e6:.3f} µs"  # 0.05 µs on a machine of its own
+def test_reading_a_handle_costs_less_than_a_fifth_of_a_microsecond(held: Held) -> None:
+    def microseconds(read: Callable[[], object]) -> float:
+        # The least of several: whatever else the machine does can only add to it.
+        return min(timeit.repeat(read, number=20_000, repeat=20)) / 20_000 * 1e6
+
+    def nothing() -> str:
+        return ""
+
+    plain, with_default = held.load(KEY, f"{OPENAI}#user:-nobody")
+    # Over a call that does nothing: coverage and a slow machine make both dear.
+    assert microseconds(plain) - microseconds(nothing) < 0.2
+    assert microseconds(with_default) - microseconds(nothing) < 0.4
 
 
 def test_no_rendering_shows_a_value(held: Held, planted_secret: str) -> None:
@@ -199,3 +210,31 @@ def test_two_loads_at_once_read_a_secret_once(held: Held, pool: ThreadPoolExecut
         load.result()
     assert [OPENAI] == held.vault.take()
     assert ["one", "u1"] == [held.values.resolve(named(f"{OPENAI}#{field}"))() for field in ("key", "user")]
+
+
+def test_fields_that_rotate_together_are_never_seen_apart(held: Held) -> None:
+    held.vault.secrets[OPENAI] = {"user": "0", "key": "0"}
+    user, key = named(f"{OPENAI}#user"), named(KEY)
+    held.values.fetch([user, key])
+    both = References({"vault": held.values.resolve}).secret((user, ":", key))
+    (entry,) = held.values._known._entries.values()
+    ended = threading.Event()
+
+    def rotate() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            held.values._known.read(entry, Reading(data={"user": str(number), "key": str(number)}))
+
+    rotating = threading.Thread(target=rotate)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        rotating.start()
+        seen = {both.reveal() for _ in range(20_000)}
+    finally:
+        ended.set()
+        rotating.join()
+        sys.setswitchinterval(interval)
+    assert len(seen) > 1
+    assert [] == [pair for pair in seen if len(set(pair.split(":"))) > 1]
