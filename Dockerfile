@@ -17,10 +17,11 @@ COPY gateway/ gateway/
 COPY management/ management/
 COPY proxy/ proxy/
 COPY routing/ routing/
+COPY storage/ storage/
 COPY telemetry/ telemetry/
 COPY transport/ transport/
 # The root may be read-only: nothing can be compiled later.
-RUN .venv/bin/python -m compileall -q access config core credentials gateway management proxy routing telemetry transport
+RUN .venv/bin/python -m compileall -q access config core credentials gateway management proxy routing storage telemetry transport
 
 FROM python:3.12-slim
 WORKDIR /app

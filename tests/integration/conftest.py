@@ -1,17 +1,26 @@
-"""Gateways and providers for the tests over real sockets."""
+"""Gateways, providers and databases for the tests over real sockets."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from core.clock import ManualClock, SystemClock
+from storage.database import Database, migrate
+from tests.databases import KINDS, PostgreSQL, postgresql
 from tests.gateway_process import ACCESS, TOKEN, Gateway, document, gateway
 from tests.planted import search
 
 StartGateway = Callable[..., Gateway]
+NewDatabase = Callable[..., Database]
+"""``new_database(kind, url=None)``: one that is closed at the end of the test."""
+NewUrl = Callable[..., str]
+"""``new_url(kind, empty=False)``: the URL of a new database of ``kind``, which has the newest schema or is empty."""
 
 
 def _starter(running: contextlib.ExitStack, place: Path) -> StartGateway:
@@ -68,3 +77,69 @@ def _searched_answers() -> aiohttp.TraceConfig:
     trace.on_request_end.append(head)
     trace.on_response_chunk_received.append(body)
     return trace
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A real PostgreSQL. A test that stops it starts it again."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgresql_server: PostgreSQL) -> str:
+    """A database that others are copied from: a migration each would take ten times as long."""
+    name = postgresql_server.new_database()
+    # In a thread: the first test that wants it may be running on a loop.
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, migrate(postgresql_server.url(name), SystemClock())).result()
+    return name
+
+
+@pytest.fixture
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
+    count = 0
+    with contextlib.ExitStack() as made:
+
+        def make(kind: str, *, empty: bool = False) -> str:
+            nonlocal count
+            count += 1
+            if kind == "sqlite":
+                # That one makes its schema within milliseconds.
+                return f"sqlite:///{tmp_path}/sluice-{count}.db"
+            server: PostgreSQL = request.getfixturevalue("postgresql_server")
+            name = server.new_database("template0" if empty else request.getfixturevalue("migrated_template"))
+            made.callback(server.drop, name)
+            return server.url(name)
+
+        yield make
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The time of the databases under test."""
+    return ManualClock()
+
+
+@pytest.fixture
+async def new_database(new_url: NewUrl, clock: ManualClock) -> AsyncIterator[NewDatabase]:
+    async with contextlib.AsyncExitStack() as opened:
+
+        def make(kind: str, *, url: str | None = None) -> Database:
+            database = Database(url or new_url(kind), clock)
+            opened.push_async_callback(database.close)
+            return database
+
+        yield make
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of a database: the test runs once on each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database(new_database: NewDatabase, kind: str) -> Database:
+    """An empty one with the newest schema, of either kind."""
+    return new_database(kind)

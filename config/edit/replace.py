@@ -1,0 +1,98 @@
+"""Files replaced whole or not at all."""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from config.edit.errors import EditFault, ReadOnlyDocument, WriteFailed
+
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """New content that lies on the disk beside the file it is for."""
+
+    target: Path
+    """The file itself, behind all symlinks."""
+    beside: Path
+
+    def put(self) -> None:
+        """Let the new content take the file's place.
+
+        Raises:
+            OSError: it cannot; the file is as it was.
+        """
+        self.beside.replace(self.target)
+        # It has happened: a directory that cannot be synchronized now makes it last less surely, not undone.
+        with suppress(OSError):
+            sync_directory(self.target.parent)
+
+    def drop(self) -> None:
+        """Remove the new content, if it is still beside the file."""
+        with suppress(OSError):
+            self.beside.unlink()
+
+
+def beside(target: Path, mark: str) -> Path:
+    """Where the new content of ``target`` lies; ``mark`` tells the name apart from those of other writers.
+
+    It begins with a dot: the globs of `include` pass it over.
+    """
+    return target.with_name(f".{target.name}.{mark}.new")
+
+
+def prepare(target: Path, data: bytes, mark: str) -> Prepared:
+    """Write ``data`` beside ``target``, with its mode and owner, for good.
+
+    Raises:
+        OSError: it cannot be written, which leaves nothing behind.
+        ReadOnlyDocument: the file is marked as read-only.
+    """
+    status = target.stat()
+    if not status.st_mode & 0o222:
+        raise ReadOnlyDocument(f"{target} is read-only: make it writable, or change it where it comes from")
+    prepared = Prepared(target, beside(target, mark))
+    prepared.drop()
+    try:
+        # Until the mode is that of the file, for nobody else: it may hold secrets.
+        with os.fdopen(os.open(prepared.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            made = os.fstat(file.fileno())
+            if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+            os.fsync(file.fileno())
+        sync_directory(target.parent)
+    except OSError:
+        prepared.drop()
+        raise
+    return prepared
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` lasting."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fault_of(error: OSError, path: Path) -> EditFault:
+    """What ``error`` means for whoever edits."""
+    if error.errno in _READ_ONLY:
+        hint = (
+            "a file that is mounted alone cannot be replaced: mount its directory"
+            if error.errno == errno.EBUSY
+            else ("make it and its directory writable for the gateway's user, or change it where it comes from")
+        )
+        return ReadOnlyDocument(f"{path} cannot be replaced ({error.strerror}): {hint}")
+    if error.errno in _FULL:
+        return WriteFailed(f"{path} cannot be written ({error.strerror}): make room on the disk; nothing was changed")
+    return WriteFailed(f"{path} cannot be written: {error.strerror}; nothing was changed")

@@ -1,0 +1,36 @@
+"""Lists in pages: each gives the cursor that the next begins at, which to whoever holds it is any text."""
+
+import base64
+import binascii
+from typing import Generic, TypeVar
+
+import msgspec
+
+from storage.errors import BadCursor
+
+T = TypeVar("T")
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some entries of a list; ``next_cursor`` is None at its end."""
+
+    entries: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+def encode_cursor(*place: int | str) -> str:
+    """Where a list goes on: after the entry with these values of what it is sorted by."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, form: type[T]) -> T:
+    """The values, as a tuple of the type ``form``.
+
+    Raises:
+        BadCursor: :func:`encode_cursor` did not make it, or for another list.
+    """
+    try:
+        text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return msgspec.json.decode(text, type=form)
+    except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
+        raise BadCursor("this is no cursor of this list: take `next_cursor` as the last page gave it") from None
