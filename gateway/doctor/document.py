@@ -47,6 +47,7 @@ async def check_references(context: Context) -> AsyncIterator[Finding]:
                 )
     generation = context.generation
     if generation is not None and generation.loaded.vault is not None:
+        generation.loaded.vault.follow(generation.loaded.vault_references)
         for stale in generation.loaded.vault.stale():
             yield warning(
                 _where_used(context, stale.reference),

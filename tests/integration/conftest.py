@@ -15,6 +15,8 @@ from storage.database import Database, migrate
 from tests.databases import KINDS, PostgreSQL, postgresql
 from tests.gateway_process import ACCESS, TOKEN, Gateway, document, gateway
 from tests.planted import search
+from tests.vault_server import PreparedVault, prepared, real_server
+from tests.vault_stand_in import VaultStandIn, vault_stand_in
 
 StartGateway = Callable[..., Gateway]
 NewDatabase = Callable[..., Database]
@@ -143,3 +145,22 @@ def kind(request: pytest.FixtureRequest) -> str:
 def database(new_database: NewDatabase, kind: str) -> Database:
     """An empty one with the newest schema, of either kind."""
     return new_database(kind)
+
+
+@pytest.fixture
+def stand_in() -> Iterator[VaultStandIn]:
+    """For what only a stand-in can do."""
+    with vault_stand_in() as vault:
+        yield vault
+
+
+@pytest.fixture
+def vault() -> Iterator[PreparedVault]:
+    """A real server where there is one; else a stand-in, prepared through the same adapter."""
+    real = real_server()
+    if real is not None:
+        with prepared(*real) as server:
+            yield server
+        return
+    with vault_stand_in() as behind, prepared(behind.address, behind.root_token) as server:
+        yield server

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from config.load import load
+from config.secret_stores import SecretStores
 from tests.authority import Authority
 from tests.connect_proxy import connect_proxy
-from tests.doctor import ECHO, KEYS, doctor, no_tls, tls_server, vendor, write
+from tests.doctor import ECHO, KEYS, MASTER_KEY, doctor, no_tls, tls_server, vendor, write
 from tests.integration.conftest import StartGateway
 from tests.planted import planted
 from tests.provider import Call, entry, free_port, provider
@@ -135,6 +137,11 @@ async def test_values_that_are_kept_while_vault_is_away_are_told(tmp_path: Path,
     vault.put("secret/a", key=KEYS["vault"])
     text = vault_document(vault, 'token: "${env:TOKEN_OF_VAULT}"').replace("secrets: {", "secrets: {persist: true, ")
     path = write(tmp_path, text)
+    # As a gateway does, which keeps them; whoever looks keeps nothing.
+    stores = SecretStores()
+    environment = {"SLUICE_MASTER_KEY": MASTER_KEY, "TOKEN_OF_VAULT": vault.root_token}
+    await asyncio.to_thread(load, path, environment, stores)
+    await asyncio.to_thread(stores.close)
     report = await doctor(path, TOKEN_OF_VAULT=vault.root_token)
     assert [] == report.warnings
     vault.stop()

@@ -1,6 +1,7 @@
 """Databases that go, come back, are locked, full, damaged or not ours: by real means."""
 
 import asyncio
+import os
 import socket
 import sqlite3
 import subprocess
@@ -34,10 +35,15 @@ async def topics(database: Database) -> set[str]:
         return set((await connection.execute(select(changes.c.topic))).scalars())
 
 
+def _with_url(url: str) -> dict[str, str]:
+    """Not among a program's arguments, which all may see."""
+    return os.environ | {"DATABASE_URL": url}
+
+
 def _run(program: str, url: str) -> str:
     """What a process prints; it must end well, and in time."""
-    command = [sys.executable, "-c", program, url]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=ROOT, env=_with_url(url), capture_output=True, text=True, timeout=20, check=False)
     assert (0, "") == (run.returncode, run.stderr)
     return run.stdout
 
@@ -272,7 +278,7 @@ async def test_a_full_database_says_so_and_keeps_what_it_has(new_database: NewDa
 
 
 _FILLS = """
-import asyncio, resource, sys
+import asyncio, os, resource
 from core.clock import SystemClock
 from storage.database import Database
 from storage.errors import StorageUnavailable
@@ -283,7 +289,7 @@ async def put(database, topic):
         await connection.execute(changes.insert().values(topic=topic, version=1))
 
 async def main():
-    database = Database(sys.argv[1], SystemClock())
+    database = Database(os.environ["DATABASE_URL"], SystemClock())
     await put(database, "first")
     # Files cannot grow any further than this: for SQLite the disk is full.
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
@@ -313,13 +319,13 @@ async def test_a_full_disk_is_told_and_what_was_written_before_and_after_is_ther
 
 
 _WRITES = """
-import asyncio, sys
+import asyncio, os
 from core.clock import SystemClock
 from storage.database import Database
 from storage.tables import changes
 
 async def main():
-    database = Database(sys.argv[1], SystemClock())
+    database = Database(os.environ["DATABASE_URL"], SystemClock())
     for number in range(1_000_000):
         async with database.transaction() as connection:
             await connection.execute(changes.insert().values(topic=f"{number}-a", version=1))
@@ -332,7 +338,9 @@ asyncio.run(main())
 
 def _killed_after(transactions: int, url: str) -> list[int]:
     """The numbers of those that a process had committed when it was killed."""
-    with subprocess.Popen([sys.executable, "-c", _WRITES, url], cwd=ROOT, stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITES], cwd=ROOT, env=_with_url(url), stdout=subprocess.PIPE
+    ) as writer:
         assert writer.stdout is not None
         told = [int(writer.stdout.readline()) for _ in range(transactions)]
         writer.kill()

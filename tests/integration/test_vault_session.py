@@ -30,34 +30,13 @@ from core.clock import Clock, ManualClock, SystemClock
 from core.secret import Secret
 from tests.provider import free_port
 from tests.vault_http import AUTHORITY, CERTIFICATES, server_tls
-from tests.vault_server import NoNamespaces, PreparedVault, prepared, real_server
+from tests.vault_server import NoNamespaces, PreparedVault
 from tests.vault_stand_in import VaultStandIn, vault_stand_in
 from tests.vault_state import Login
 
 READ = ["read"]
 HASTE = 0.3
 """Seconds that a session waits for a server which does not answer."""
-
-
-@pytest.fixture
-def stand_in() -> Iterator[VaultStandIn]:
-    with vault_stand_in() as vault:
-        yield vault
-
-
-@pytest.fixture(params=["stand-in", "prepared"])
-def vault(request: pytest.FixtureRequest) -> Iterator[PreparedVault]:
-    if request.param == "stand-in":
-        with vault_stand_in() as vault:
-            yield vault
-        return
-    real = real_server()
-    if real is not None:
-        with prepared(*real) as server:
-            yield server
-        return
-    with vault_stand_in() as behind, prepared(behind.address, behind.root_token) as server:
-        yield server
 
 
 class Sessions:

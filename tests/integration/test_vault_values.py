@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,8 @@ from core.clock import Clock, ManualClock, SystemClock
 from core.events import Event, SecretFresh, SecretRotated, SecretStale
 from core.secret import Secret
 from tests.conftest import ExpectLog
-from tests.vault_server import PreparedVault, prepared, real_server
-from tests.vault_stand_in import VaultStandIn, vault_stand_in
+from tests.vault_server import PreparedVault
+from tests.vault_stand_in import VaultStandIn
 from tests.vault_state import Login
 
 READ = ["read"]
@@ -40,27 +40,6 @@ CACHE_SECONDS = 0.05
 TIMEOUT_SECONDS = 0.3
 SOON = 10.0
 """Seconds within which what is expected has long happened."""
-
-
-@pytest.fixture
-def stand_in() -> Iterator[VaultStandIn]:
-    with vault_stand_in() as vault:
-        yield vault
-
-
-@pytest.fixture(params=["stand-in", "prepared"])
-def vault(request: pytest.FixtureRequest) -> Iterator[PreparedVault]:
-    real = real_server()
-    if request.param == "prepared" and real is not None:
-        with prepared(*real) as server:
-            yield server
-        return
-    with vault_stand_in() as behind:
-        if request.param == "stand-in":
-            yield behind
-            return
-        with prepared(behind.address, behind.root_token) as server:
-            yield server
 
 
 def named(text: str) -> Reference:

@@ -1,9 +1,8 @@
 """Values of Vault at a load: what is asked, what stands in for what is not to be had, what a handle costs."""
 
+import subprocess
 import sys
 import threading
-import timeit
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,6 +19,7 @@ from config.vault.errors import (
 )
 from config.vault.known import StaleValue
 from core.events import SecretFresh, SecretRotated, SecretStale
+from tests.gateway_process import environment
 from tests.unit.config.vault.held import CACHE_SECONDS, KEY, LABEL, OPENAI, ExpectLog, Held, named, unavailable
 
 # At a load
@@ -171,18 +171,28 @@ def test_an_empty_text_is_none(held: Held) -> None:
 # The request path
 
 
-def test_reading_a_handle_costs_less_than_a_fifth_of_a_microsecond(held: Held) -> None:
-    def microseconds(read: Callable[[], object]) -> float:
+_READS = """
+import timeit
+from concurrent.futures import ThreadPoolExecutor
+from tests.unit.config.vault.held import KEY, OPENAI, Held
+
+with ThreadPoolExecutor(1) as pool:
+    held = Held(pool)
+    held.vault.secrets[OPENAI] = {"key": "one"}
+    for read in (lambda: "", *held.load(KEY, f"{KEY}:-nobody")):
         # The least of several: whatever else the machine does can only add to it.
-        return min(timeit.repeat(read, number=20_000, repeat=20)) / 20_000 * 1e6
+        print(min(timeit.repeat(read, number=20_000, repeat=20)) / 20_000 * 1e6)
+"""
 
-    def nothing() -> str:
-        return ""
 
-    plain, with_default = held.load(KEY, f"{OPENAI}#user:-nobody")
-    # Over a call that does nothing: coverage and a slow machine make both dear.
-    assert microseconds(plain) - microseconds(nothing) < 0.2
-    assert microseconds(with_default) - microseconds(nothing) < 0.4
+def test_reading_a_handle_costs_less_than_a_fifth_of_a_microsecond() -> None:
+    # In a process that nothing traces for coverage.
+    run = subprocess.run(
+        [sys.executable, "-c", _READS], env=environment(measured=True), capture_output=True, text=True, check=True
+    )
+    nothing, plain, with_default = map(float, run.stdout.split())
+    assert plain - nothing < 0.2
+    assert with_default - nothing < 0.2
 
 
 def test_no_rendering_shows_a_value(held: Held, planted_secret: str) -> None:
