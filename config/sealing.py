@@ -16,9 +16,6 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 CONFIG = "config"
 """Purpose of what stands in a document as `${sealed:…}`."""
 VAULT_VALUES = "vault-values"
@@ -68,6 +65,9 @@ class SealingKey:
             raise ValueError(f"the id of a key is {KEY_ID_FORM}")
         if len(key) != KEY_BYTES:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
+        # 8 MB that a gateway without sealed values need not have.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415  see above
+
         self.id = key_id
         self._cipher = AESGCM(key)
 
@@ -84,9 +84,17 @@ class SealingKey:
         """What :meth:`seal` was given.
 
         Raises:
-            InvalidTag: ``body`` is of another key, id or purpose, or was changed.
+            WrongKey: ``body`` is of another key, id or purpose, or was changed.
         """
-        return self._cipher.decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], self._bound_to(purpose))
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415  as in `__init__`
+
+        try:
+            return self._cipher.decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], self._bound_to(purpose))
+        except InvalidTag:
+            raise WrongKey(
+                f"does not open with the master key `{self.id}`: it was sealed with another key of this id, or for "
+                "another purpose; set the key that it was sealed with, or seal the value anew with `./sluice seal`"
+            ) from None
 
     def _bound_to(self, purpose: str) -> bytes:
         return b"sluice\0%b\0%b" % (purpose.encode(), self.id.encode())
@@ -137,13 +145,7 @@ class KeyRing:
                 f"is sealed with the key `{key_id}`, which is not among the master keys ({ours}): add that key, "
                 "or seal the value anew with `./sluice seal`"
             )
-        try:
-            return key.open(body, purpose)
-        except InvalidTag:
-            raise WrongKey(
-                f"does not open with the master key `{key_id}`: it was sealed with another key of this id, or for "
-                "another purpose; set the key that it was sealed with, or seal the value anew with `./sluice seal`"
-            ) from None
+        return key.open(body, purpose)
 
 
 def derived_id(key: bytes) -> str:
