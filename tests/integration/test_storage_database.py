@@ -1,6 +1,7 @@
 """Opening a database and its transactions, on SQLite and PostgreSQL."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -279,19 +280,20 @@ async def test_a_database_of_a_newer_version_is_left_alone(
 
 
 _OPENS = """
-import asyncio, sys
+import asyncio, os
 from core.clock import SystemClock
 from storage.database import migrate
-from sqlalchemy import text
 
-print(asyncio.run(migrate(sys.argv[1], SystemClock())).before)
+print(asyncio.run(migrate(os.environ["DATABASE_URL"], SystemClock())).before)
 """
 
 
 def _open_at_once(url: str, processes: int) -> list[tuple[bytes, bytes]]:
-    command = [sys.executable, "-c", _OPENS, url]
+    command = [sys.executable, "-c", _OPENS]
+    # Not among a program's arguments, which all may see.
+    environment = os.environ | {"DATABASE_URL": url}
     pipe = subprocess.PIPE
-    started = [subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe) for _ in range(processes)]
+    started = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe) for _ in range(processes)]
     return [process.communicate() for process in started]
 
 
