@@ -21,8 +21,8 @@ from config.references import Reference
 from config.resolution import resolve
 from config.schema import Config
 from config.secret_stores import SecretStores
-from config.sources import SourceFile, Sources, read_includes, read_root, revision_of
-from config.substitute import Resolved, Substituted
+from config.sources import SourceFile, Sources, include_patterns, read_includes, read_root, revision_of
+from config.substitute import Resolved, Substituted, typed
 from config.validation import validate
 from config.vault.values import VaultValues
 
@@ -102,7 +102,7 @@ def load(
     if document.empty:
         # What a full disk or a copy that was cut leaves behind: it must not take everybody's access away.
         raise RejectedConfig([Fault((), _EMPTY, root_file.shown, 1, 1)], Sources(root, revision_of([root_file])))
-    patterns = _include_patterns(document)
+    patterns = include_patterns(document)
     included, unread = (list(copy[1:]), []) if copy else read_includes(path, patterns)
     revision = None if unread else revision_of([root_file, *included])
     document = merge(document, [parse(file.data, file.shown) for file in included])
@@ -134,12 +134,6 @@ def load(
     if faults or revision is None or loaded is None:
         raise RejectedConfig(faults, sources, loaded)
     return loaded
-
-
-def _include_patterns(document: Document) -> tuple[str, ...]:
-    """The globs of `include`; whatever else stands there is left for the schema to tell."""
-    patterns = document.value.get("include")
-    return tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
 
 
 def _faults(document: Document, unread: list[Fault], substituted: Substituted) -> tuple[Fault, ...]:
@@ -184,12 +178,8 @@ def _without(value: Resolved, path: Path) -> Resolved:
 
 def _convert(value: Resolved) -> Config | None:
     """The frozen values; None where faults stand in the way."""
-
-    def keep(_type: type, value: object) -> object:
-        return value  # secrets are made already
-
     try:
-        return msgspec.convert(value, Config, dec_hook=keep)
+        return typed(value, Config)
     except msgspec.ValidationError:
         return None
 

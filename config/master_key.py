@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from config.durable import sync_directory
 from config.references import Reference, ReferenceFault
 from config.schema import MasterKey, Transit
 from config.sealing import CONFIG, KEY_BYTES, KEY_ID, KEY_ID_FORM, KeyRing, SealedFault, SealingKey, derived_id
@@ -294,16 +295,7 @@ def _make(path: Path, line: str) -> None:
             return
         finally:
             new.unlink()
-        _sync(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise MasterKeyFault(f"{path} cannot be made: {error.strerror}; or set `{VARIABLE}`: {_MAKE_ONE}") from None
     _log.warning("made a master key, %s: keep a copy elsewhere, as without it no sealed value can be opened", path)
-
-
-def _sync(directory: Path) -> None:
-    """See to it that a new name outlives a crash of the machine."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from config.sealing import KEY_ID_PATTERN
 from config.secret_files import SecretFileError, SecretFiles
 from core.secret import Secret
 
@@ -64,7 +65,7 @@ class _Scheme(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str]
 
 
-_SEALED = re.compile(r"(?P<key_id>[A-Za-z0-9][A-Za-z0-9._-]{0,31}):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")
+_SEALED = re.compile(r"(?P<key_id>" + KEY_ID_PATTERN + r"):(?P<text>[A-Za-z0-9_-]+={0,2})\Z")
 
 _SEGMENT = r"(?!\.{1,2}[/@#])[^/@#\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
 """Of a path in Vault. Not empty, `.` or `..`: with these another path would be asked than the one that is written."""

@@ -26,7 +26,7 @@ from config.references import (
 from config.schema import Secrets
 from config.sealing import KeyRing
 from config.secret_stores import SecretStores
-from config.substitute import Substituted, substitute
+from config.substitute import Substituted, substitute, typed
 from config.vault.settings import VaultSettings
 from config.vault.values import VaultValues
 
@@ -62,17 +62,17 @@ def resolve(
     read_keys = partial(read_key_ring, settings.master_key, env, directory, settings.directory)
     resolvers["sealed"] = SealedResolver(_once(lambda: read_keys(None, make=False)))
     section = _section(own, resolvers) if own is not None else None
-    typed = _typed(section) if section is not None else None
+    own_settings = _typed(section) if section is not None else None
     vault: VaultValues | None = None
     session: Callable[[], Wrapper] | None = None
-    if section is not None and typed is not None and typed.vault is not None:
+    if section is not None and own_settings is not None and own_settings.vault is not None:
         keys = None
-        if typed.persist:
+        if own_settings.persist:
             try:
                 keys = read_keys(None, make=stores.writes)
             except MasterKeyFault as error:
                 section.faults.append(Fault(("secrets", "persist"), str(error)))
-        vault = stores.vault(VaultSettings(typed.vault, directory), keys, directory / typed.directory)
+        vault = stores.vault(VaultSettings(own_settings.vault, directory), keys, directory / own_settings.directory)
         session = partial(stores.unwrapping.by, vault.signed_in)
 
     asked = tuple({each.label: each for each in _vault_references(rest)}.values())
@@ -114,12 +114,8 @@ def _section(own: Value, resolvers: dict[str, Resolver]) -> Substituted:
 def _typed(section: Substituted) -> Secrets | None:
     """None where something is wrong with it, which validation tells."""
     assert isinstance(section.value, dict)
-
-    def keep(_type: type, value: object) -> object:
-        return value  # secrets are made already
-
     try:
-        return msgspec.convert(section.value["secrets"], Secrets, dec_hook=keep)
+        return typed(section.value["secrets"], Secrets)
     except msgspec.ValidationError:
         return None
 

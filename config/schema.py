@@ -104,6 +104,9 @@ class Server(_Section, frozen=True, kw_only=True):
     drain_delay_seconds: Annotated[
         Seconds, Meta(description="how long /readyz says 503 before the listener closes")
     ] = 0.0
+    allow_private_targets: Annotated[
+        bool, Meta(description="let the management API set URLs that lead into private networks")
+    ] = False
 
 
 class Management(_Section, frozen=True, kw_only=True):
@@ -115,6 +118,34 @@ class Management(_Section, frozen=True, kw_only=True):
     ] = None
     admin_key_hash: Annotated[
         Secret | None, Meta(description="argon2id hash of the admin key, made by `./sluice hash-key`; null: no admin")
+    ] = None
+    allowed_references: Annotated[
+        tuple[str, ...],
+        Meta(description="globs over the references that the API may add, such as `env:LLM_*`; none: no reference"),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="globs over the names in Host by which the API may be called, besides addresses, localhost "
+            "and the name in server.public_url"
+        ),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="origins whose pages may call the API, such as https://console.example.com; none: no page"),
+    ] = ()
+
+
+class Storage(_Section, frozen=True, kw_only=True):
+    """The database: API tokens that the API makes, the audit, revisions of the configuration, models of providers."""
+
+    url: Annotated[
+        Secret | None,
+        Meta(
+            description="sqlite:///PATH, relative to this file, or postgresql://USER:PASSWORD@HOST/DATABASE; "
+            "null: sqlite:///data/sluice.db",
+            extra_json_schema=_RESTART,
+        ),
     ] = None
 
 
@@ -153,6 +184,14 @@ class Token(_Section, frozen=True, kw_only=True):
             "between callers"
         ),
     ] = ("inference",)
+    expires_at: Annotated[
+        str | None, Meta(description="until when it counts, such as 2027-01-31T12:00:00Z; null: for ever")
+    ] = None
+    ip_ranges: Annotated[
+        tuple[str, ...], Meta(description="addresses and networks that it may be used from; none: everywhere")
+    ] = ()
+    owner: Annotated[str | None, Meta(description="whose it is")] = None
+    metadata: Annotated[dict[str, str], Meta(description="notes of your own")] = {}
 
 
 class ClientTls(_Section, frozen=True, kw_only=True):
@@ -304,6 +343,23 @@ class Credential(_Section, frozen=True, kw_only=True):
     weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
 
 
+class HealthCheck(_Section, frozen=True, kw_only=True):
+    """Asking an idle provider whether it answers, by its list of models, which costs nothing."""
+
+    probe_seconds: Annotated[
+        PositiveSeconds | None,
+        Meta(description="a provider that served no request for this long is asked; null: never"),
+    ] = 60.0
+
+
+class Discovery(_Section, frozen=True, kw_only=True):
+    """Reading a provider's list of models."""
+
+    ttl_seconds: Annotated[PositiveSeconds, Meta(description="a list that is older is read again when asked for")] = (
+        3600.0
+    )
+
+
 class Provider(_Section, frozen=True, kw_only=True):
     """A configured upstream account or endpoint."""
 
@@ -320,6 +376,11 @@ class Provider(_Section, frozen=True, kw_only=True):
     ] = None
     tls: Annotated[ClientTls, Meta(description="authorities and certificates")] = ClientTls()
     timeouts: Annotated[Timeouts, Meta(description="for its attempts, where the route sets none")] = Timeouts()
+    allow_private: Annotated[
+        bool, Meta(description="whether its address may lie in a private network; the API writes false")
+    ] = True
+    health: Annotated[HealthCheck, Meta(description="asking it while it is idle")] = HealthCheck()
+    discovery: Annotated[Discovery, Meta(description="reading its list of models")] = Discovery()
     options: Annotated[dict[str, Any], Meta(description="settings of the type; see docs/providers.md")] = {}
 
 
@@ -454,6 +515,7 @@ class Config(_Section, frozen=True, kw_only=True):
     telemetry: Annotated[Telemetry, Meta(description="metrics and logs")] = Telemetry()
     transport: Annotated[Transport, Meta(description="connections to providers")] = Transport()
     secrets: Annotated[Secrets, Meta(description="where references are read from")] = Secrets()
+    storage: Annotated[Storage, Meta(description="the database")] = Storage()
     tokens: Annotated[tuple[Token, ...], Meta(description="API tokens of callers; none: no access")] = ()
     providers: Annotated[tuple[Provider, ...], Meta(description="upstream accounts and endpoints")] = ()
     model_aliases: Annotated[tuple[ModelAlias, ...], Meta(description="public model names")] = ()

@@ -22,7 +22,8 @@ VAULT_VALUES = "vault-values"
 """Purpose of the last values of Vault, kept on disk."""
 
 KEY_BYTES = 32
-KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}\Z")
+KEY_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
+KEY_ID = re.compile(rf"{KEY_ID_PATTERN}\Z")
 KEY_ID_FORM = "1 to 32 letters, digits, `.`, `_` and `-`, a letter or digit first"
 
 _NONCE_BYTES = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.document import MAX_DOCUMENT_BYTES
+from config.document import MAX_DOCUMENT_BYTES, Document
 from config.faults import ConfigFaults, Fault
 
 MAX_INCLUDED_FILES = 1000
@@ -47,6 +47,12 @@ def revision_of(files: Iterable[SourceFile]) -> str:
         digest.update(b"%d:%b%d:" % (len(path), path, len(file.data)))
         digest.update(file.data)
     return digest.hexdigest()
+
+
+def include_patterns(document: Document) -> tuple[str, ...]:
+    """The globs of `include` in a root ``document``; whatever else stands there is left for the schema to tell."""
+    patterns = document.value.get("include")
+    return tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
 
 
 def read_root(path: str | Path) -> SourceFile:

@@ -1,6 +1,7 @@
 """References and secrets of a document put in place, guided by the schema."""
 
 import math
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +11,8 @@ from config.json_schema import ANYTHING, Shape
 from config.references import SECRET_SCHEMES, Reference, ReferenceFault, References, Template, label, parse_template
 from config.scalars import Scalar, read_plain
 from core.secret import Secret
+
+_T = TypeVar("_T")
 
 _NOT_A_SECRET = "names a secret, and what stands here is shown: use `${env:NAME}` or write the value"
 _NOT_FINITE = "must be a finite number; a limit that may be off takes null"
@@ -48,6 +51,19 @@ def substitute(value: Value, shape: Shape, references: References) -> Substitute
     """
     walk = _Walk(references)
     return Substituted(walk.value(value, shape, ()), walk.faults, walk.notices, walk.referenced, walk.interpolated)
+
+
+def typed(value: Resolved, kind: type[_T]) -> _T:
+    """``value`` as the frozen type of its place in the schema; secrets stay the handles that they are.
+
+    Raises:
+        msgspec.ValidationError: it is of no such type.
+    """
+    return msgspec.convert(value, kind, dec_hook=_keep)
+
+
+def _keep(_type: type, value: object) -> object:
+    return value
 
 
 class _Walk:

@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from config.document import Document, parse
+from config.durable import sync_directory
 from config.faults import ConfigFaults, Fault, Notice
 from config.json_schema import shape
 from config.master_key import NO_MASTER_KEY, MasterKeyFault, Wrapper, read_key_ring
@@ -29,16 +30,17 @@ from config.references import (
     parse_template,
 )
 from config.schema import Secrets
-from config.sealing import CONFIG, VAULT_VALUES, KeyRing, SealedFault
+from config.sealing import CONFIG, KEY_ID_PATTERN, VAULT_VALUES, KeyRing, SealedFault
 from config.secret_files import MAX_SECRET_FILE_BYTES, SecretFiles
 from config.secret_stores import KEPT_VALUES
-from config.sources import SourceFile, read_includes, read_root
-from config.substitute import Substituted, substitute
+from config.sources import SourceFile, include_patterns, read_includes, read_root
+from config.substitute import Substituted, substitute, typed
 from config.validation import validate
+from config.vault.kept import lock_file
 from config.vault.settings import VaultSettings
 from core.clock import SystemClock
 
-_SEALED = re.compile(r"\$\$\{|\$\{sealed:(?P<key_id>[A-Za-z0-9][A-Za-z0-9._-]{0,31}):(?P<text>[A-Za-z0-9_-]+)(?=:-|\})")
+_SEALED = re.compile(r"\$\$\{|\$\{sealed:(?P<key_id>" + KEY_ID_PATTERN + r"):(?P<text>[A-Za-z0-9_-]+)(?=:-|\})")
 """A sealed reference as it stands in a file, up to its default; or an escape, which makes none of what follows."""
 _LINE_BREAK = re.compile("\r\n|\r|\n")
 _Loader: type[yaml.SafeLoader] | type[yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -124,9 +126,7 @@ class _Own:
         if named or path.exists():
             root = read_root(path)
             document = parse(root.data, root.shown)
-            patterns = document.value.get("include")
-            globs = [each for each in patterns if isinstance(each, str)] if isinstance(patterns, list) else []
-            included, unread = read_includes(path, globs)
+            included, unread = read_includes(path, include_patterns(document))
             self.files = (root, *included)
             place = document.place
             document = merge(document, [parse(file.data, file.shown) for file in included])
@@ -148,12 +148,8 @@ class _Own:
         references = References({"env": EnvironmentResolver(env), "file": files})
         substituted = substitute({} if own is None else {"secrets": own}, shape(), references)
         self._check(substituted)
-
-        def keep(_type: type, value: object) -> object:
-            return value  # secrets are made already
-
         assert isinstance(substituted.value, dict)
-        return msgspec.convert(substituted.value.get("secrets", {}), Secrets, dec_hook=keep)
+        return typed(substituted.value.get("secrets", {}), Secrets)
 
     def key_ring(self, env: Mapping[str, str], running: contextlib.ExitStack, *, make: bool) -> KeyRing | None:
         """The master keys; a session with Vault that this takes ends with ``running``.
@@ -229,7 +225,7 @@ def _rekey_values(path: Path, keys: KeyRing) -> _Rekeyed:
     with contextlib.ExitStack() as locked:
         # Made by the gateway alone, as its own. Who may not open it may not write the other file either.
         with contextlib.suppress(OSError):
-            fcntl.flock(locked.enter_context(path.with_name(f"{path.name}.lock").open("r+b")), fcntl.LOCK_EX)
+            fcntl.flock(locked.enter_context(lock_file(path).open("r+b")), fcntl.LOCK_EX)
         rekeyed = _rekeyed_values(path, keys)
         _write(rekeyed, keys.first_id)
     return rekeyed
@@ -372,8 +368,4 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(target.parent)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from config.durable import sync_directory
 from config.edit.errors import WriteFailed
-from config.edit.replace import Prepared, sync_directory
+from config.edit.replace import Prepared
 
 _log = logging.getLogger("sluice.config")
 

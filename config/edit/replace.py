@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from config.durable import sync_directory
 from config.edit.errors import EditFault, ReadOnlyDocument, WriteFailed
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV}
@@ -73,15 +74,6 @@ def prepare(target: Path, data: bytes, mark: str) -> Prepared:
         prepared.drop()
         raise
     return prepared
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` lasting."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def fault_of(error: OSError, path: Path) -> EditFault:

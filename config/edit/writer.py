@@ -15,7 +15,7 @@ from config.edit.journal import Journal, Step, digest
 from config.edit.lock import locked
 from config.edit.replace import beside, fault_of, prepare
 from config.faults import ConfigFaults
-from config.sources import SourceFile, read_includes, read_root, revision_of
+from config.sources import SourceFile, include_patterns, read_includes, read_root, revision_of
 
 Files = tuple[SourceFile, ...]
 
@@ -170,5 +170,4 @@ class Writer:
 
 
 def _include_patterns(root: SourceFile) -> tuple[str, ...]:
-    patterns = parse(root.data, root.shown).value.get("include")
-    return tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
+    return include_patterns(parse(root.data, root.shown))

@@ -79,8 +79,7 @@ class KeptValues:
     def _locked(self) -> Iterator[None]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A file of its own: the other is replaced.
-        name = self._path.with_name(f"{self._path.name}.lock")
-        with self._lock, os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        with self._lock, os.fdopen(os.open(lock_file(self._path), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             _take(file)
             yield
 
@@ -97,6 +96,11 @@ class KeptValues:
         except OSError:
             new.unlink(missing_ok=True)
             raise
+
+
+def lock_file(path: Path) -> Path:
+    """What is locked while kept values at ``path`` are replaced."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def _take(file: BinaryIO) -> None:

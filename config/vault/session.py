@@ -24,8 +24,8 @@ class Session:
     """
 
     def __init__(self, settings: VaultSettings, clock: Clock) -> None:
-        # hvac and requests take 0.1 s and 13 MiB: here, for those alone who have a Vault.
-        from config.vault.calls import Calls  # noqa: PLC0415
+        # hvac and requests take 0.1 s and 13 MiB.
+        from config.vault.calls import Calls  # noqa: PLC0415  here, for those alone who have a Vault
 
         self._settings = settings
         self._clock = clock

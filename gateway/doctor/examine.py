@@ -8,7 +8,7 @@ from config.document import Document, Place, Value, parse
 from config.faults import ConfigFaults, Fault, Notice, Path
 from config.load import RejectedConfig
 from config.merge import merge
-from config.sources import SourceFile, read_includes, read_root
+from config.sources import SourceFile, include_patterns, read_includes, read_root
 from gateway.build import Generation, load_and_build
 from gateway.doctor.draft import Draft
 from gateway.resources import Resources
@@ -126,10 +126,7 @@ def _read(path: FilePath) -> tuple[Document, dict[str, FilePath]]:
         root = parse(read_root(path).data, str(path))
     except ConfigFaults:
         return Document({}, Place(str(path), 1, 1)), {}
-    patterns = root.value.get("include")
-    included, _ = read_includes(
-        path, [each for each in patterns if isinstance(each, str)] if isinstance(patterns, list) else []
-    )
+    included, _ = read_includes(path, include_patterns(root))
     paths = {file.shown: path.absolute().parent / file.relative for file in included}
     return merge(root, [parse(file.data, file.shown) for file in included]), {str(path): path.absolute(), **paths}
 
