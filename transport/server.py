@@ -273,10 +273,19 @@ class ServerConnection(Receiver, asyncio.Protocol):
             self._await_head()
 
     def _await_head(self) -> None:
-        self._timer.set(self._limits.keep_alive_seconds)
-        if self._pending:
-            # Later: a handler may still be at work behind its answer, and a thousand requests are no recursion.
-            self._loop.call_soon(self._take_head)
+        if not self._pending:
+            self._timer.set(self._limits.keep_alive_seconds)
+            return
+        # What is here already has no clock: an event loop that is late is not the client's fault.
+        self._timer.clear()
+        # Later: a handler may still be at work behind its answer, and a thousand requests are no recursion.
+        self._loop.call_soon(self._take_waiting)
+
+    def _take_waiting(self) -> None:
+        self._take_head()
+        if self._state is State.HEAD and not self._pending and not self.closed:
+            # It was empty lines.
+            self._timer.set(self._limits.keep_alive_seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 import tracemalloc
 
 import pytest
@@ -194,6 +195,28 @@ async def test_no_request_is_begun_for_a_client_that_does_not_take_its_answers(w
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
     for _ in range(100):
         assert 1_000_000 == len((await client.answer()).body)
+    assert b"" == await client.rest()
+
+
+async def test_a_request_that_waits_while_the_gateway_is_busy_is_not_late(wire: Wire) -> None:
+    def act(request: Request) -> None:
+        request.connection.start_answer(200, [], b"x", complete=True)
+        time.sleep(SOON * 2)  # the event loop stands still
+
+    await wire.serve(Door(act), keep_alive_seconds=SOON)
+    client = await wire.client()
+    client.send(GET * 3)
+    assert [b"x"] * 3 == [(await client.answer()).body for _ in range(3)]
+    assert b"" == await client.rest()
+
+
+async def test_empty_lines_behind_a_request_keep_no_connection_open(wire: Wire) -> None:
+    await wire.serve(
+        Door(lambda request: request.connection.start_answer(200, [], b"x", complete=True)), keep_alive_seconds=SOON
+    )
+    client = await wire.client()
+    client.send(GET + b"\r\n\r\n")
+    assert b"x" == (await client.answer()).body
     assert b"" == await client.rest()
 
 
