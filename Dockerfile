@@ -20,8 +20,9 @@ COPY routing/ routing/
 COPY storage/ storage/
 COPY telemetry/ telemetry/
 COPY transport/ transport/
+COPY webhooks/ webhooks/
 # The root may be read-only: nothing can be compiled later.
-RUN .venv/bin/python -m compileall -q access config core credentials gateway management proxy routing storage telemetry transport
+RUN .venv/bin/python -m compileall -q access config core credentials gateway management proxy routing storage telemetry transport webhooks
 
 FROM python:3.12-slim
 WORKDIR /app

@@ -15,8 +15,9 @@ run: ## Set everything up and start the gateway on 127.0.0.1:8080
 
 test: environment-dev check ## Set everything up, check, and run all tests with the coverage bars
 	@$(DEV) -m tests.servers
+	@$(DEV) -m tests.redis_server
 	@$(DEV) -m coverage erase
-	$(DEV) -m coverage run -m pytest
+	$(DEV) tools/run_tests.py
 	@$(DEV) -m coverage combine --quiet
 	@$(DEV) -m coverage json --quiet -o .cache/coverage.json
 	@$(DEV) tools/coverage_bars.py .cache/coverage.json
@@ -33,6 +34,8 @@ check: environment-dev ## Lint, formatting, types, import layers, generated file
 	$(DEV) -m mypy
 	$(DEV) -c 'from importlinter.cli import lint_imports_command as check; check()' --no-logo --cache-dir .cache/import-linter
 	SLUICE_VENV=.venv-dev ./sluice schema --check
+	SLUICE_VENV=.venv-dev ./sluice openapi --check
+	$(DEV) -m tests.web_client
 	$(DEV) -m pytest -q tests/test_docs.py tests/test_layout.py tests/test_dockerfile.py
 
 format: environment-dev ## Format the code, and mend what the linter can mend

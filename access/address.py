@@ -12,10 +12,11 @@ from config.faults import ConfigFaults, Fault
 from core.headers import Headers
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_HOPS = 32
 """Hops that are read at most: a chain of proxies is short, a header field need not be."""
+_MAPPED_BITS = 96
 
 
 class TrustedProxies:
@@ -29,12 +30,12 @@ class TrustedProxies:
             config.faults.ConfigFaults: an entry is neither an address nor a network.
         """
         faults = []
-        parsed: list[_Network] = []
+        parsed: list[IPNetwork] = []
         for position, network in enumerate(networks):
             try:
-                parsed.append(ipaddress.ip_network(network.strip()))
-            except ValueError:
-                faults.append(Fault(("server", "trusted_proxies", position), _mend(network)))
+                parsed.append(parse_network(network))
+            except ValueError as error:
+                faults.append(Fault(("server", "trusted_proxies", position), str(error)))
         if faults:
             raise ConfigFaults(faults)
         self._networks = tuple(parsed)
@@ -54,13 +55,13 @@ def client_address(peer_ip: str, headers: Headers, trusted_proxies: TrustedProxi
     """
     if not trusted_proxies:
         return peer_ip
-    client = _parse(peer_ip)
+    client = parse_address(peer_ip)
     if client is None or client not in trusted_proxies:
         return peer_ip
     # Several fields are one list (RFC 9110 section 5.3).
     hops = ",".join(headers.get_all("x-forwarded-for")).rsplit(",", MAX_HOPS)
     for hop in reversed(hops[-MAX_HOPS:]):
-        address = _parse(_without_port(hop.strip()))
+        address = parse_address(_without_port(hop.strip()))
         if address is None:
             break
         client = address
@@ -72,13 +73,31 @@ def client_address(peer_ip: str, headers: Headers, trusted_proxies: TrustedProxi
 @lru_cache(maxsize=1024)
 def lockout_key(address: str) -> str:
     """What failures are counted by: an IPv4 address, or the /64 of an IPv6 one, which one host commonly has whole."""
-    parsed = _parse(address)
+    parsed = parse_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, 64), strict=False))
     return address if parsed is None else str(parsed)
 
 
-def _parse(text: str) -> IPAddress | None:
+def parse_network(text: str) -> IPNetwork:
+    """An address or a network.
+
+    Raises:
+        ValueError: it is neither; the message says how to mend it.
+    """
+    try:
+        network = ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise ValueError(_mend(text)) from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+        # As addresses are read: see parse_address.
+        return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as :func:`client_address` gives it; None for what is none, such as a Unix socket's peer."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

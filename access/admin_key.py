@@ -19,6 +19,7 @@ import hmac
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import argon2
@@ -42,6 +43,9 @@ LOCKOUT_SECONDS = 300.0
 """Failures are forgotten, and a lock-out ends, this long after the last failure that was counted."""
 MAX_ADDRESSES = 10_000
 """Addresses whose failures are remembered; beyond it the one that failed longest ago is forgotten."""
+
+LockedOut = Callable[[str, float], None]
+"""Takes what is locked out (an IPv4 address or an IPv6 /64) and for how many seconds."""
 
 _KEY_PREFIX = "sluice-admin-"
 _HASH_PATH = ("management", "admin_key_hash")
@@ -93,8 +97,9 @@ def check_admin_key_hash(admin_key_hash: Secret | None) -> None:
 class AdminKeys:
     """Checks tries with the admin key. Outlives generations; lives on one event loop."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._lockouts = Lockouts(clock)
+    def __init__(self, clock: Clock, locked_out: LockedOut = lambda _address, _seconds: None) -> None:
+        """``locked_out`` is told of each lock-out, once."""
+        self._lockouts = Lockouts(clock, locked_out)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="admin-key")
         self._hasher = argon2.PasswordHasher()
         # Keyed with a secret of this process: a digest that leaks is of no use against another.
@@ -157,8 +162,9 @@ class AdminKeys:
 class Lockouts:
     """Addresses that have failed of late, and how often. Tries during a lock-out neither count nor prolong it."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, locked_out: LockedOut = lambda _address, _seconds: None) -> None:
         self._clock = clock
+        self._locked_out = locked_out
         # In order of their last counted failure, oldest first: address → (failures, forgotten at).
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -183,6 +189,10 @@ class Lockouts:
         key = lockout_key(address)
         now = self._clock.monotonic()
         count, until = self._failures.pop(key, (0, 0.0))
-        self._failures[key] = (count + 1 if now < until else 1, now + LOCKOUT_SECONDS)
+        count = count + 1 if now < until else 1
+        self._failures[key] = (count, now + LOCKOUT_SECONDS)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
+        # Tries that were being checked when the last one failed still count; told is the first of them alone.
+        if count == FAILURES_BEFORE_LOCKOUT:
+            self._locked_out(key, LOCKOUT_SECONDS)

@@ -8,16 +8,19 @@ would be surprised; the same one twice is fine.
 A refusal tells a stranger what is wrong with the request alone: not how many tokens there are, nor whether any is.
 """
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from access.admin_key import AdminKeys
+from access.permissions import require_usable
 from access.tokens import TokenIndex, looks_like_token, looks_valid
-from core.errors import Unauthenticated
+from core.errors import TokensNotLoaded, Unauthenticated
 from core.headers import Headers
 from core.identity import AdminKey, ApiToken
 from core.secret import Secret
 
 _KEY_FIELDS = frozenset({"x-api-key", "x-goog-api-key"})
+_UNTIL_LOADED_SECONDS = 2.0
 
 
 def presented_key(headers: Headers) -> str:
@@ -49,27 +52,41 @@ def presented_key(headers: Headers) -> str:
     return key
 
 
-def caller(headers: Headers, index: TokenIndex) -> ApiToken:
+def caller(headers: Headers, index: TokenIndex, address: str, now: float) -> ApiToken:
     """The holder of the API token that a request on the data plane presents. Fails closed without tokens.
 
+    Args:
+        headers: of the request.
+        index: the tokens that there are.
+        address: whence the request comes (:func:`access.address.client_address`).
+        now: seconds since the Unix epoch.
+
     Raises:
-        core.errors.Unauthenticated: no credential, or none that is known.
+        core.errors.Unauthenticated: no credential, none that is known, or one that has expired.
+        core.errors.AddressNotAllowed: the token may not be used from ``address``.
+        core.errors.TokensNotLoaded: it may be one of those that are not known yet.
     """
     key = presented_key(headers)
     token = index.find(key)
     if token is None:
-        _refuse_token(key)
+        _refuse_token(key, index)
+    if token.bounds is not None:
+        require_usable(token, address, now)
     return token
 
 
 class Identifier:
     """Identifies callers by the tokens and the admin key of one generation."""
 
-    __slots__ = ("_admin_key_hash", "_admin_keys", "tokens")
+    __slots__ = ("_admin_key_hash", "_admin_keys", "_time", "tokens")
 
-    def __init__(self, tokens: TokenIndex, admin_keys: AdminKeys, admin_key_hash: Secret | None) -> None:
-        """``admin_keys`` outlives generations; ``admin_key_hash`` is `management.admin_key_hash`, None: no admin."""
+    def __init__(
+        self, tokens: TokenIndex, admin_keys: AdminKeys, admin_key_hash: Secret | None, time: Callable[[], float]
+    ) -> None:
+        """``admin_keys`` outlives generations; ``admin_key_hash`` is `management.admin_key_hash`, None: no admin.
+        ``time`` gives seconds since the Unix epoch."""
         self.tokens = tokens
+        self._time = time
         self._admin_keys = admin_keys
         self._admin_key_hash = admin_key_hash
 
@@ -80,16 +97,19 @@ class Identifier:
         revoked token costs no argon2 and counts towards no lock-out.
 
         Raises:
-            core.errors.Unauthenticated: no credential, or none that is known.
+            core.errors.Unauthenticated: no credential, none that is known, or a token that has expired.
+            core.errors.AddressNotAllowed: the token may not be used from ``address``.
+            core.errors.TokensNotLoaded: it may be one of those that are not known yet.
             core.errors.TooManyFailures: the address is locked out (admin key only).
             core.errors.AdminKeyBusy: too many admin keys wait for their check.
         """
         key = presented_key(headers)
         token = self.tokens.find(key)
         if token is not None:
+            require_usable(token, address, self._time())
             return token
         if looks_like_token(key):
-            _refuse_token(key)
+            _refuse_token(key, self.tokens)
         await self._admin_keys.require(key, self._admin_key_hash, address)
         return AdminKey()
 
@@ -104,7 +124,12 @@ def _bearer(value: str) -> str:
     return rest.strip()
 
 
-def _refuse_token(key: str) -> NoReturn:
+def _refuse_token(key: str, index: TokenIndex) -> NoReturn:
     if looks_like_token(key) and not looks_valid(key):
         raise Unauthenticated("The API key is mistyped or cut short: copy it again, whole and without quotes.")
+    if looks_like_token(key) and index.incomplete:
+        raise TokensNotLoaded(
+            "The gateway has not been able to read all of its API keys yet: try again.",
+            retry_after_seconds=_UNTIL_LOADED_SECONDS,
+        )
     raise Unauthenticated("The API key is not known: check it, or ask the gateway's operator for one.")

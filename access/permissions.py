@@ -1,11 +1,12 @@
-"""What an API token may do on the data plane.
+"""What an API token may do: whether it may be used at all, and on the data plane what for.
 
 A model that the token may not use answers 403 `model_not_allowed`, not 404: the token's `models` are compared with
 the client's own spelling before anything is resolved, so the answer is the same whether or not such a model exists,
 and the operator's mistake (a missing glob) is not mistaken for the client's (a misspelt model).
 """
 
-from core.errors import EndpointNotAllowed, ModelNotAllowed
+from access.address import parse_address
+from core.errors import AddressNotAllowed, EndpointNotAllowed, ModelNotAllowed, Unauthenticated
 from core.identity import ApiToken, Grant, Scope
 
 _SHARED = {
@@ -13,6 +14,29 @@ _SHARED = {
     Grant.BATCHES: "batches",
     Grant.RESPONSES: "stored responses",
 }
+
+
+def require_usable(token: ApiToken, address: str, now: float) -> None:
+    """Whether it may be used at ``now`` (seconds since the Unix epoch) from ``address``
+    (:func:`access.address.client_address`).
+
+    Raises:
+        core.errors.Unauthenticated: it has expired.
+        core.errors.AddressNotAllowed: it may not be used from there.
+    """
+    bounds = token.bounds
+    if bounds is None:
+        return
+    if now >= bounds.until:
+        raise Unauthenticated("The API key has expired: ask the gateway's operator for a new one.")
+    if bounds.networks:
+        # What is no address lies nowhere.
+        parsed = parse_address(address)
+        if parsed is None or not any(parsed in network for network in bounds.networks):
+            raise AddressNotAllowed(
+                "This token may not be used from the address that the request comes from: "
+                "the gateway's operator can add it to the token's `ip_ranges`."
+            )
 
 
 def require_grant(token: ApiToken, grant: Grant) -> None:

@@ -8,29 +8,30 @@ Only its SHA-256 is kept. A fast hash is right here: 192 random bits cannot be g
 """
 
 import hashlib
-import hmac
 import re
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 
-from config.faults import ConfigFaults, Fault, Path, did_you_mean
+from access.address import parse_network
+from access.issued import IssuedTokens, bounds_of, grants_of
+from access.lookup import TokenTable
+from access.token_rules import parse_time, token_faults
+from config.faults import ConfigFaults, Fault, Path
 from config.schema import Token
 from core.globs import GlobSet
-from core.identity import ApiToken, Grant, Scope
+from core.identity import ApiToken, Scope
 
 PREFIX = "sk-sluice-"
 RANDOM_BYTES = 24
-CREATABLE_SCOPES = frozenset({Scope.USER, Scope.POWER_USER, Scope.METRICS})
-"""`scope_token_manager` and `scope_token_admin` exist, and can be created by nobody."""
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_CHARACTERS = 33  # 62**33 > 2**192
 _CHECKSUM_CHARACTERS = 6  # 62**6 > 2**32
 _TEXT = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
-_KEY_BYTES = 8
 _KEPT_ANSWERS = 256
+_NONE_ISSUED = IssuedTokens()
 
 
 def new_token(random_bytes: bytes) -> str:
@@ -64,12 +65,12 @@ def digest(text: str) -> str:
 
 
 class TokenIndex:
-    """An immutable snapshot of the tokens of one generation."""
+    """The tokens of one generation's file, an immutable snapshot; and behind them those that the API has made."""
 
-    __slots__ = ("_by_key", "_count")
+    __slots__ = ("_declared", "_issued")
 
-    def __init__(self, tokens: tuple[Token, ...]) -> None:
-        """Check and index the ``tokens`` of the configuration.
+    def __init__(self, tokens: tuple[Token, ...], issued: IssuedTokens = _NONE_ISSUED) -> None:
+        """Check and index the ``tokens`` of the configuration; ``issued`` outlives generations.
 
         Raises:
             config.faults.ConfigFaults: every fault of every token, with paths only.
@@ -77,29 +78,28 @@ class TokenIndex:
         faults = list(_faults(tokens))
         if faults:
             raise ConfigFaults(faults)
-        # Keyed by a part of the digest: the dictionary's own comparison is not constant-time, so the whole
-        # digest is compared apart from it. Two digests may share a part, hence a tuple of entries.
-        by_key: dict[bytes, tuple[tuple[bytes, ApiToken], ...]] = {}
-        for token in tokens:
-            stored = bytes.fromhex(token.sha256)
-            key = stored[:_KEY_BYTES]
-            by_key[key] = (*by_key.get(key, ()), (stored, _api_token(token)))
-        self._by_key = by_key
-        self._count = len(tokens)
+        self._declared = TokenTable((bytes.fromhex(token.sha256), _api_token(token)) for token in tokens)
+        self._issued = issued
 
     def find(self, text: str) -> ApiToken | None:
-        """The token whose text is ``text``, or None. No cache: hashing 50 bytes costs less than keeping secrets."""
+        """The token whose text is ``text``, or None. No cache: hashing 50 bytes costs less than keeping secrets.
+
+        Whether it may be used now and from where it is, :func:`access.permissions.require_usable` tells.
+        """
         presented = _digest(text)
-        for stored, token in self._by_key.get(presented[:_KEY_BYTES], ()):
-            if hmac.compare_digest(stored, presented):
-                return token
-        return None
+        declared = self._declared.find(presented)
+        return declared if declared is not None else self._issued.find(presented)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether some are not known yet: a token that is not found may be one of these."""
+        return self._issued.incomplete
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._declared)
 
     def __repr__(self) -> str:
-        return f"TokenIndex({self._count} tokens)"
+        return f"TokenIndex({len(self)} tokens)"
 
 
 def _digest(text: str) -> bytes:
@@ -121,15 +121,18 @@ def _checksum(payload: str) -> str:
 
 def _api_token(token: Token) -> ApiToken:
     scope = Scope(token.scope)
-    # `scope_metrics` opens `/metrics` alone, whatever `endpoints` says by default.
-    grants = frozenset[Grant]() if scope is Scope.METRICS else frozenset(Grant(name) for name in token.endpoints)
     return ApiToken(
         name=token.name,
         scope=scope,
-        grants=grants,
+        grants=grants_of(scope, token.endpoints),
         # Most requests ask for a model that another has asked for.
         allows_model=lru_cache(maxsize=_KEPT_ANSWERS)(GlobSet(token.models).matches),
         any_model="*" in token.models,
+        bounds=bounds_of(
+            None if token.expires_at is None else parse_time(token.expires_at),
+            tuple(parse_network(each) for each in token.ip_ranges),
+        ),
+        owner=token.owner,
     )
 
 
@@ -143,17 +146,20 @@ def _faults(tokens: tuple[Token, ...]) -> Iterator[Fault]:
                 (*path, "name"), f"`{token.name}` names another token already: names are unique, choose another"
             )
         yield from _digest_faults((*path, "sha256"), token, number, digests)
-        yield from _scope_faults(path, token)
-        for position, endpoint in enumerate(token.endpoints):
-            if endpoint not in _GRANTS:
-                yield Fault(
-                    (*path, "endpoints", position), f"unknown endpoints `{endpoint}`{did_you_mean(endpoint, _GRANTS)}"
-                )
-        for position, pattern in enumerate(token.models):
+        yield from token_faults(
+            path,
+            scope=token.scope,
+            models=token.models,
+            endpoints=token.endpoints,
+            ip_ranges=token.ip_ranges,
+            owner=token.owner,
+        )
+        # One that has expired is no fault: a file must not become bad by the clock.
+        if token.expires_at is not None:
             try:
-                GlobSet((pattern,))
+                parse_time(token.expires_at)
             except ValueError as error:
-                yield Fault((*path, "models", position), str(error))
+                yield Fault((*path, "expires_at"), str(error))
 
 
 def _digest_faults(path: Path, token: Token, number: int, digests: dict[str, int]) -> Iterator[Fault]:
@@ -168,21 +174,3 @@ def _digest_faults(path: Path, token: Token, number: int, digests: dict[str, int
         yield Fault(path, f"not 64 hexadecimal digits: {mend}")
     elif digests.setdefault(stored, number) != number:
         yield Fault(path, f"the same token as tokens[{digests[stored]}]: give each entry a token of its own")
-
-
-def _scope_faults(path: Path, token: Token) -> Iterator[Fault]:
-    creatable = sorted(CREATABLE_SCOPES)
-    if token.scope not in _SCOPES:
-        yield Fault((*path, "scope"), f"unknown scope `{token.scope}`{did_you_mean(token.scope, creatable)}")
-    elif token.scope not in CREATABLE_SCOPES:
-        yield Fault(
-            (*path, "scope"),
-            f"`{token.scope}` can be given to no token: use the admin key, or one of "
-            + ", ".join(f"`{scope}`" for scope in creatable),
-        )
-    elif Scope(token.scope) is Scope.METRICS and token.models:
-        yield Fault((*path, "models"), f"a `{Scope.METRICS}` token opens /metrics alone: remove its models")
-
-
-_GRANTS = frozenset(Grant)
-_SCOPES = frozenset(Scope)

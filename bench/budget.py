@@ -7,6 +7,7 @@ from bench.results import Row, Run
 
 SUBJECT = "sluice"
 TWO_WORKERS = "sluice-2"
+MANAGED = "sluice-managed"
 _NGINX = "nginx"
 
 
@@ -119,7 +120,21 @@ def _most_connections_share(run: Run) -> float | None:
 BUDGET = (
     Limit("CPU of a JSON request, µs", 50, True, ".1f", _of_sluice(_cpu_seconds_per_request, 1e6)),
     Limit("JSON requests/s, as a share of nginx's", 0.25, False, ".2f", _share(SUBJECT, _NGINX, _json_rate)),
+    Limit(
+        "JSON requests/s with 10,000 tokens and the audit, of those without",
+        0.95,
+        False,
+        ".2f",
+        _share(MANAGED, SUBJECT, _json_rate),
+    ),
     Limit("streamed events/s, as a share of nginx's", 0.95, False, ".2f", _share(SUBJECT, _NGINX, _stream_rate)),
+    Limit(
+        "streamed events/s with 10,000 tokens and the audit, of those without",
+        0.95,
+        False,
+        ".2f",
+        _share(MANAGED, SUBJECT, _stream_rate),
+    ),
     Limit("added latency at 1,000 requests/s, p50, ms", 0.3, True, ".2f", _of_sluice(_added_p50_seconds, 1e3)),
     Limit("added latency at 1,000 requests/s, p99, ms", 2.0, True, ".2f", _of_sluice(_added_p99_seconds, 1e3)),
     Limit("added time to the first event, p50, ms", 0.3, True, ".2f", _of_sluice(_added_first_event_seconds, 1e3)),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.managed import make_database
 from bench.workload import ALIAS, PROVIDER_MODEL, TOKEN
 
 _COMMON_MEASURES = ("json", "streams", "latency", "first_event", "memory", "prompts")
@@ -106,6 +107,16 @@ def _sluice(place: Place, workers: int) -> list[str]:
     return [sys.executable, "-m", "gateway", "serve", "-c", str(config), "--listen", place.listen]
 
 
+def _managed(place: Place) -> list[str]:
+    make_database(place.scratch / "data" / "sluice.db")
+    # Its caller's token is in the database, where the file has one that nobody sends.
+    command = _sluice(place, workers=1)
+    config = place.scratch / "sluice.yaml"
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    config.write_text(config.read_text().replace(digest, hashlib.sha256(b"sk-bench-nobody").hexdigest()))
+    return command
+
+
 _SLUICE_CONFIG = """\
 server: {{workers: {workers}}}
 tokens:
@@ -135,6 +146,14 @@ CONTENDERS = (
         ready_path="/readyz",
         env=_SLUICE_ENV,
         measures=(*_COMMON_MEASURES, "workers"),
+    ),
+    Contender(
+        "sluice-managed",
+        "the same with 10,000 tokens in its database, the caller's among them, and the audit",
+        _managed,
+        ready_path="/readyz",
+        env=_SLUICE_ENV,
+        measures=("json", "streams", "latency", "first_event"),
     ),
     Contender(
         "sluice-2",

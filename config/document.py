@@ -327,16 +327,22 @@ class _Reader:
         if event.anchor is None:
             return
         if event.anchor in self._anchors:
-            self._stop(_mark(event), f"the anchor `&{event.anchor}` is set twice: give each its own name")
+            self._stop(
+                _mark(event),
+                "this anchor is set before already: give each its own name, and put text that begins with `&` in quotes",
+            )
         self._anchors[event.anchor] = None
 
     def _alias(self, event: AliasEvent) -> tuple[Value, Place, int]:
         line, column = _mark(event)
         if event.anchor not in self._anchors:
-            self._stop((line, column), f"no anchor `&{event.anchor}` stands before this alias: text goes in quotes")
+            self._stop(
+                (line, column),
+                "no anchor of this name stands before this alias: put text that begins with `*` in quotes",
+            )
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            self._stop((line, column), f"the alias `*{event.anchor}` stands inside its own anchor")
+            self._stop((line, column), "this alias stands inside its own anchor")
         value, place, count = anchored
         self._aliased += count
         if self._aliased > MAX_ALIASED_VALUES:

@@ -104,7 +104,12 @@ def _shape(schema: Schema, definitions: Schema) -> Shape:
 
 def changed_restart_keys(old: Config, new: Config) -> tuple[Path, ...]:
     """The keys marked `x-restart` whose values differ: an edit of these is reported, not applied."""
-    return tuple(path for path in _restart_paths(shape(), ()) if _value_at(old, path) != _value_at(new, path))
+    return tuple(path for path in _restart_paths(shape(), ()) if not _same(_value_at(old, path), _value_at(new, path)))
+
+
+def _same(old: object, new: object) -> bool:
+    # Handles are of their documents: what they give is compared.
+    return old.matches(new.reveal()) if isinstance(old, Secret) and isinstance(new, Secret) else old == new
 
 
 def _restart_paths(inner: Shape, path: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """From a path to a frozen :class:`config.schema.Config`, or to every fault of the document at once.
 
-Read → parse → merge includes → put references in place → validate → check → convert. Each step goes on past the
-faults of the one before where it can, so that one look at the list is enough to mend a file.
+Read → parse → merge includes → put references in place, then what the environment sets → validate → check → convert.
+Each step goes on past the faults of the one before where it can, so that one look at the list is enough to mend a file.
 
 Loading waits for files and takes time (some 0.5 s for 1,000 routes): call it in a thread. No step of it holds the
 interpreter's lock for more than some 5 ms, so that an event loop beside it goes on; `gateway/pauses.py` sees to the
@@ -21,6 +21,7 @@ from config.references import Reference
 from config.resolution import resolve
 from config.schema import Config
 from config.secret_stores import SecretStores
+from config.settings import named, with_environment
 from config.sources import SourceFile, Sources, include_patterns, read_includes, read_root, revision_of
 from config.substitute import Resolved, Substituted, typed
 from config.validation import validate
@@ -108,7 +109,7 @@ def load(
     document = merge(document, [parse(file.data, file.shown) for file in included])
     stores = stores if stores is not None else SecretStores()
     resolution = resolve(document.value, env, stores, root.parent)
-    substituted = resolution.substituted
+    substituted, variables = with_environment(resolution.substituted, env)
     sources = Sources(
         root,
         revision,
@@ -116,7 +117,7 @@ def load(
         secret_files=resolution.files,
         interpolated_files=resolution.interpolated_files,
     )
-    faults = _faults(document, unread, substituted)
+    faults = _faults(document, unread, substituted, variables)
     config = _convert(_without_unknown_keys(substituted.value, faults))
     loaded = None
     if config is not None:
@@ -136,14 +137,16 @@ def load(
     return loaded
 
 
-def _faults(document: Document, unread: list[Fault], substituted: Substituted) -> tuple[Fault, ...]:
+def _faults(
+    document: Document, unread: list[Fault], substituted: Substituted, variables: Mapping[Path, str]
+) -> tuple[Fault, ...]:
     place = document.place
     broken = validate(substituted.value, place, substituted.referenced)
     # What the reader has told of a value, or the schema, is not told a second time by whoever looks after them.
     unread_places = {(fault.file, fault.line, fault.column) for fault in document.faults}
     broken = [fault for fault in broken if (fault.file, fault.line, fault.column) not in unread_places]
     told = {fault.path for fault in broken}
-    finer = [fault for fault in check(substituted.value) if fault.path not in told]
+    finer = [named(fault, variables) for fault in check(substituted.value) if fault.path not in told]
     unplaced = [*substituted.faults, *finer, *unread]
     placed = [fault if fault.file else place.locate(fault) for fault in unplaced]
     return _sorted(place, [*document.faults, *broken, *placed])
@@ -193,5 +196,7 @@ def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
     if not document.get("providers"):
         notices.append(Notice(("providers",), "there are none: no request can be answered"))
     if not document.get("tokens"):
-        notices.append(Notice(("tokens",), "there are none: nobody may call"))
+        notices.append(
+            Notice(("tokens",), "there are none here: nobody may call but with tokens that the API has made")
+        )
     return _sorted(place, [place.locate(notice) for notice in notices])

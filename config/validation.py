@@ -62,8 +62,12 @@ def validate(value: Resolved, place: Place, referenced: Mapping[Path, str]) -> l
 
 @cache
 def _validator() -> Any:
-    checker = Draft202012Validator.TYPE_CHECKER.redefine(
-        "string", lambda _checker, instance: isinstance(instance, str | Secret)
+    checker = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "string": lambda _checker, instance: isinstance(instance, str | Secret),
+            # JSON schema takes 1.0 for an integer; what makes the frozen values of it does not.
+            "integer": lambda _checker, instance: isinstance(instance, int) and not isinstance(instance, bool),
+        }
     )
     return extend(Draft202012Validator, type_checker=checker)(json_schema())  # type: ignore[no-untyped-call]
 

@@ -38,6 +38,9 @@ _MAX_LINKS = 40  # as Linux resolves at most: path_resolution(7)
 class DocumentChanged(msgspec.Struct, frozen=True):
     """The document differs from the one loaded last, or a file that it interpolates has changed: load it."""
 
+    interpolated: bool = False
+    """It must be loaded though its own files may be in force: what they refer to has changed."""
+
 
 class SecretsChanged(msgspec.Struct, frozen=True):
     """Handles give new values from now on; nothing needs to be loaded."""
@@ -129,7 +132,7 @@ class Watcher:
         # The content in force is told too where another was loaded, and refused, in between.
         if needed or snapshot.revision != self._loaded:
             self._loaded = snapshot.revision
-            changes.append(DocumentChanged())
+            changes.append(DocumentChanged(interpolated=needed))
         return changes
 
 

@@ -9,7 +9,8 @@
     │   ├── Unauthenticated           401 invalid_api_key
     │   ├── PermissionDenied          403 known, but not allowed
     │   │   ├── ModelNotAllowed           the token's `models` do not name the model
-    │   │   └── EndpointNotAllowed        the token's `endpoints` or scope do not open the endpoint
+    │   │   ├── EndpointNotAllowed        the token's `endpoints` or scope do not open the endpoint
+    │   │   └── AddressNotAllowed         the token's `ip_ranges` do not hold the caller's address
     │   ├── ModelNotFound             404 model_not_found
     │   ├── UnknownPath               404 nothing is served there
     │   ├── MethodNotAllowed          405
@@ -21,6 +22,7 @@
     ├── UpstreamError                     a provider or the way to it failed
     │   ├── ConnectFailed             502 no connection; nothing was delivered
     │   ├── ConnectTimeout            504 the same, by the clock
+    │   ├── PrivateAddressRefused     502 the provider's `allow_private` forbids the address
     │   ├── UpstreamTimeout           504 connected, but no (further) byte in time
     │   ├── UpstreamCut               502 the answer ended before it was complete
     │   ├── UpstreamMalformed         502 the answer is not what the wire format allows
@@ -35,6 +37,7 @@
     ├── NoTargetAvailable             503 every target is out of rotation
     │   └── TargetsRateLimited        429 each until a time that its provider named
     ├── Draining                      503 the gateway is shutting down
+    ├── TokensNotLoaded               503 the database of API tokens has not answered since the start
     ├── AdminKeyBusy                  503 too many admin keys wait for their check
     └── InternalError                 500 a fault of the gateway itself
 
@@ -141,6 +144,12 @@ class EndpointNotAllowed(PermissionDenied):
     code = "endpoint_not_allowed"
 
 
+class AddressNotAllowed(PermissionDenied):
+    """The token's `ip_ranges` do not hold the address that it is used from."""
+
+    code = "address_not_allowed"
+
+
 class ModelNotFound(CallerError):
     """No alias, route or provider serves the model for this caller."""
 
@@ -238,6 +247,14 @@ class ConnectTimeout(UpstreamError):
     status = 504
     delivery = Delivered.NO
     code = "upstream_timeout"
+
+
+class PrivateAddressRefused(UpstreamError):
+    """The provider, or its proxy, is in a private network, where `allow_private: false` forbids it to be."""
+
+    retry = RetryScope.OTHER_TARGET
+    delivery = Delivered.NO
+    code = "upstream_address_refused"
 
 
 class UpstreamTimeout(UpstreamError):
@@ -362,6 +379,13 @@ class Draining(GatewayError):
 
     status = 503
     code = "gateway_draining"
+
+
+class TokensNotLoaded(GatewayError):
+    """The API token is not known, but the database that may have it has not answered since the start."""
+
+    status = 503
+    code = "tokens_not_loaded"
 
 
 class AdminKeyBusy(GatewayError):

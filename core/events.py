@@ -100,6 +100,25 @@ class TargetCooled(Event, frozen=True, kw_only=True):
     seconds: float
 
 
+class ProviderDown(Event, frozen=True, kw_only=True):
+    """A provider has failed several times in a row, through its own fault."""
+
+    name = "provider.down"
+    provider: str
+    reason: str
+    """The wire code of the last failure, such as `upstream_timeout`."""
+    failures: int
+    """In a row."""
+
+
+class ProviderRecovered(Event, frozen=True, kw_only=True):
+    """A provider that was down has answered."""
+
+    name = "provider.recovered"
+    provider: str
+    down_seconds: float
+
+
 class ConfigApplied(Event, frozen=True, kw_only=True):
     """A new generation is in force."""
 
@@ -115,6 +134,20 @@ class ConfigRejected(Event, frozen=True, kw_only=True):
     name = "config.rejected"
     trigger: str
     faults: tuple[str, ...]
+    on_disk: bool = True
+    """Whether it stands on the disk; False: an edit that was refused before anything was written."""
+
+
+class ConfigRolledBack(Event, frozen=True, kw_only=True):
+    """An edit that waited to be confirmed was taken back."""
+
+    name = "config.rolled_back"
+    revision: str
+    """The one that was taken back."""
+    restored: str
+    """The one that is in force again."""
+    reason: str
+    """A word: `unconfirmed`, `failures` or `asked`."""
 
 
 class SecretRotated(Event, frozen=True, kw_only=True):
@@ -140,6 +173,37 @@ class SecretFresh(Event, frozen=True, kw_only=True):
     reference: str
 
 
+class TokenCreated(Event, frozen=True, kw_only=True):
+    """The API has made a token."""
+
+    name = "token.created"
+    token_id: str
+    token: str
+    """Its name."""
+    by: str
+    """Who had it made, as the audit calls them."""
+    rotated_from: str | None = None
+    """The id of the token that it takes the place of."""
+
+
+class TokenRevoked(Event, frozen=True, kw_only=True):
+    """A token that the API had made opens nothing any more."""
+
+    name = "token.revoked"
+    token_id: str
+    token: str
+    by: str
+
+
+class AddressLockedOut(Event, frozen=True, kw_only=True):
+    """Too many tries with the admin key have failed; told once for each lock-out, by the worker that has them."""
+
+    name = "auth.lockout"
+    address: str
+    """An IPv4 address, or the /64 network of an IPv6 one."""
+    seconds: float
+
+
 class GatewayStarted(Event, frozen=True, kw_only=True):
     """The listeners are open."""
 
@@ -161,11 +225,17 @@ EVENTS: tuple[type[Event], ...] = (
     RequestFailed,
     AttemptFailed,
     TargetCooled,
+    ProviderDown,
+    ProviderRecovered,
     ConfigApplied,
     ConfigRejected,
+    ConfigRolledBack,
     SecretRotated,
     SecretStale,
     SecretFresh,
+    TokenCreated,
+    TokenRevoked,
+    AddressLockedOut,
     GatewayStarted,
     GatewayStopping,
 )

@@ -2,13 +2,14 @@
 
 import logging
 
-from core.events import AttemptFailed, Event, TargetCooled
+from core.events import AttemptFailed, Event, ProviderDown, ProviderRecovered, TargetCooled
 
 _log = logging.getLogger("sluice.attempts")
 
 
 def log_attempts(event: Event) -> None:
-    """An observer: one INFO line for each attempt that failed and each target or credential that has a pause."""
+    """An observer: one INFO line for each attempt that failed, each target or credential that has a pause, and each
+    provider that is down or up again."""
     match event:
         case AttemptFailed():
             _log.info(
@@ -30,6 +31,10 @@ def log_attempts(event: Event) -> None:
                 event.seconds,
                 event.reason,
             )
+        case ProviderDown():
+            _log.info("%s is down: %s, %d failures in a row", event.provider, event.reason, event.failures)
+        case ProviderRecovered():
+            _log.info("%s is up again after %.1f s", event.provider, event.down_seconds)
         case _:
             pass
 

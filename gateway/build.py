@@ -17,7 +17,9 @@ from config.schema import Config, Provider
 from config.sources import SourceFile
 from credentials.pool import Pools
 from gateway.resources import Resources
+from gateway.stores import address_of
 from management.dependencies import View
+from management.handler.origin import Origins
 from proxy.dataplane import BoundProvider, DataPlane
 from proxy.intake import Limits
 from proxy.providers import PROVIDER_TYPES, build_adapter
@@ -25,6 +27,7 @@ from proxy.providers.base import LocalAdapter
 from routing.advice import advice
 from routing.route_tests import run_route_tests
 from routing.router import Router
+from storage.errors import StorageUrlFault
 from transport.messages import ConnectionOptions
 from transport.options import CannotConnect, check_connection_options
 from transport.scripted import ScriptedClient
@@ -93,13 +96,17 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
             providers[provider.name] = _bind(provider, config, loaded.sources.root.parent, resources)
     faults.found += _override_faults(config)
     with faults.under():
-        tokens = TokenIndex(config.tokens)
+        tokens = TokenIndex(config.tokens, resources.issued_tokens)
     with faults.under():
         check_admin_key_hash(config.management.admin_key_hash)
     with faults.under("server", "tls"):
         server_tls(loaded)
     with faults.under():
+        _check_storage(loaded)
+    with faults.under():
         proxies = TrustedProxies(config.server.trusted_proxies)
+    with faults.under():
+        origins = Origins.of(config)
     pools = Pools(config.providers, resources.cooldowns)
     with faults.under():
         router = Router(config, resources.cooldowns, pools, resources.random)
@@ -121,12 +128,14 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         providers=providers,
         trusted_proxies=proxies,
         body_idle_seconds=config.server.body_idle_seconds,
+        discovered=resources.discovered,
     )
     view = View(
         revision=loaded.revision,
-        identifier=Identifier(tokens, resources.admin_keys, config.management.admin_key_hash),
+        identifier=Identifier(tokens, resources.admin_keys, config.management.admin_key_hash, resources.clock.time),
         trusted_proxies=proxies,
         metrics_public=config.telemetry.metrics.public,
+        origins=origins,
     )
     return Generation(loaded, plane, view)
 
@@ -175,7 +184,15 @@ def _connection_options(provider: Provider, config: Config, directory: Path, res
     proxy_url = provider.proxy_url or config.transport.proxy_url
     if proxy_url is not None and proxy_url.reveal() in ("direct", ""):
         proxy_url = None
-    options = ConnectionOptions(proxy_url, absolute(tls.ca), absolute(tls.cert), absolute(tls.key))
+    options = ConnectionOptions(
+        proxy_url,
+        absolute(tls.ca),
+        absolute(tls.cert),
+        absolute(tls.key),
+        allow_private=provider.allow_private,
+        # The proxy for all is the operator's, and mostly in a private network.
+        allow_private_proxy=provider.allow_private or provider.proxy_url is None,
+    )
     try:
         check_connection_options(options)
     except CannotConnect as error:
@@ -198,6 +215,17 @@ def server_tls(loaded: LoadedConfig) -> ServerTls | None:
         return ServerTls(directory / tls.cert, directory / tls.key, tls.minimum)
     except CannotUseCertificate as error:
         raise ConfigFaults([Fault(("cert",), str(error))]) from None
+
+
+def _check_storage(loaded: LoadedConfig) -> None:
+    """
+    Raises:
+        ConfigFaults: `storage.url` names no database that can be used.
+    """
+    try:
+        address_of(loaded.config, loaded.sources.root.parent)
+    except StorageUrlFault as error:
+        raise ConfigFaults([Fault(("storage", "url"), str(error))]) from None
 
 
 def _override_faults(config: Config) -> Iterator[Fault]:

@@ -19,24 +19,25 @@ from access.admin_key import hash_admin_key, new_admin_key
 from config.checks import parse_listen
 from config.environment import environment
 from config.faults import ConfigFaults, render_path
-from config.json_schema import render_json_schema
 from config.master_key import MasterKeyFault
 from core.clock import SystemClock
 from gateway.build import load_and_build
 from gateway.doctor import add_arguments as add_doctor_arguments
 from gateway.doctor import doctor_command
 from gateway.explain import explain_command
+from gateway.generated import add_generated_commands, generated_command
 from gateway.resources import Resources
 from gateway.runs import RuntimeFolder
 from gateway.sealing import SealingRefused, rekey, seal
 from gateway.serve import ServeOptions, serve, write_starter
+from gateway.storage_commands import add_storage_commands, storage_command
 from gateway.upgrade import Inheritance, UpgradeFailed, request_upgrade
 from gateway.version import VERSION
 from gateway.workers import Place
+from storage.errors import StorageError
 
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_ADDRESS = "127.0.0.1:8080"
-SCHEMA_FILE = Path(__file__).parent.parent / "config" / "schema.json"
 
 _VERSION_LINE = f"sluice {VERSION}"
 
@@ -64,16 +65,21 @@ class _CheckReport(msgspec.Struct):
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; see ``./sluice --help``."""
-    options = _parse(arguments)
     try:
+        if arguments[:1] == ["ctl"]:
+            # It has a command for every operation: their table is read for none but those who want them.
+            from gateway.ctl import ctl_command  # noqa: PLC0415
+
+            return ctl_command(arguments[1:])
+        options = _parse(arguments)
         return _COMMANDS[options.command](options)
     except ConfigFaults as refused:
         for fault in refused.faults:
             print(fault, file=sys.stderr)
-        if options.command in ("serve", "demo"):
+        if arguments[0] in ("serve", "demo"):
             print(f"sluice: {len(refused.faults)} fault(s); nothing was started", file=sys.stderr)
         return FAULTY
-    except (SealingRefused, MasterKeyFault) as refused:
+    except (SealingRefused, MasterKeyFault, StorageError) as refused:
         print(f"sluice: {refused}", file=sys.stderr)
         return FAULTY
     except BrokenPipeError:
@@ -133,15 +139,11 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
     command("seal", "seal a secret from standard input, and print the ${sealed:…} that stands for it")
     command("rekey", "seal everything in the configuration anew that the first master key has not sealed")
+    add_storage_commands(command)
 
-    schema = command("schema", "print the JSON schema of the configuration", config=False)
-    schema.add_argument(
-        "--check",
-        nargs="?",
-        metavar="FILE",
-        const=str(SCHEMA_FILE),
-        help="exit status 1 unless FILE (default: config/schema.json of the program) is that schema",
-    )
+    add_generated_commands(command)
+    # For the list of commands: `main` hands the rest of the line on.
+    command("ctl", "drive the management API of a running gateway", config=False)
 
     health = command("health", "ask the gateway on this machine whether it is ready", config=False)
     health.add_argument("--address", default=DEFAULT_ADDRESS, help=f"address:port (default: {DEFAULT_ADDRESS})")
@@ -310,20 +312,8 @@ def _rekey(options: argparse.Namespace) -> int:
     return OK if rekey(_config_path(options), _environment(options)) else FAULTY
 
 
-def _schema(options: argparse.Namespace) -> int:
-    text = render_json_schema()
-    if options.check is None:
-        print(text, end="")
-        return OK
-    try:
-        current = Path(options.check).read_text(encoding="utf-8")
-    except OSError as error:
-        print(f"sluice: {options.check} cannot be read: {error.strerror}", file=sys.stderr)
-        return FAULTY
-    if current != text:
-        print(f"sluice: {options.check} is not current: write it anew with ./sluice schema", file=sys.stderr)
-        return FAULTY
-    return OK
+def _storage(options: argparse.Namespace) -> int:
+    return storage_command(options, _config_path(options), _environment(options))
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -377,7 +367,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "hash-key": _hash_key,
     "seal": _seal,
     "rekey": _rekey,
-    "schema": _schema,
+    "migrate": _storage,
+    "export": _storage,
+    "import": _storage,
+    "audit": _storage,
+    "schema": generated_command,
+    "openapi": generated_command,
     "health": _health,
     "version": _version,
 }

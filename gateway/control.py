@@ -2,12 +2,16 @@
 
 It joins the supervisor to each of its workers, and a gateway to the one that takes its place. Its end is a message
 too: when a process is gone, however it went, the kernel tells whoever holds the other end.
+
+What one worker has the others do is a **task**: the worker asks its supervisor, which relays the task to the others and
+tells when all have answered (:mod:`gateway.others`).
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -20,9 +24,66 @@ _READ_BYTES = 64 * 1024
 
 
 class Reload(msgspec.Struct, frozen=True, tag="reload"):
-    """To a worker: read the configuration again; ``trigger`` is told in its events."""
+    """To a worker, and a task: read the configuration again; ``trigger`` is told in its events."""
 
     trigger: str
+
+
+class Apply(msgspec.Struct, frozen=True, tag="apply"):
+    """A task: serve ``revision``, which is on the disk, and look whether an edit waits to be confirmed."""
+
+    revision: str
+    trigger: str
+
+
+class RefreshTokens(msgspec.Struct, frozen=True, tag="refresh_tokens"):
+    """A task: know the tokens that the API has made, as of ``version`` or later."""
+
+    version: int
+
+
+class ClearCooldown(msgspec.Struct, frozen=True, tag="clear_cooldown"):
+    """A task: take a provider's targets or credentials back into the rotation; None: whichever."""
+
+    provider: str
+    model: str | None = None
+    credential: str | None = None
+
+
+Task = Reload | Apply | RefreshTokens | ClearCooldown
+
+
+class Answered(msgspec.Struct, frozen=True, tag="answered"):
+    """How a task went with the other workers; one that has died meanwhile counts as done."""
+
+    count: int
+    """How many were asked."""
+    failed: int = 0
+    """Of these, how many could not do it; their logs say why."""
+    silent: int = 0
+    """Of these, how many had not answered in time."""
+    number: int = 0
+    """The asker's own."""
+
+    @property
+    def by_all(self) -> bool:
+        """Whether all have done it."""
+        return not self.failed and not self.silent
+
+
+class Asked(msgspec.Struct, frozen=True, tag="asked"):
+    """From a worker: have all others do ``task``, and send :class:`Answered`. To a worker: do it, and send :class:`Done`."""
+
+    number: int
+    task: Task
+    timeout_seconds: float = 0.0
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """From a worker: the task of that number is done, or cannot be."""
+
+    number: int
+    failed: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -51,13 +112,28 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str = ""
 
 
-class Follow(msgspec.Struct, frozen=True, tag="follow"):
-    """From a worker that was told to reload by a client: the other workers shall do so as well."""
+Message = Reload | Drain | Ready | Reloaded | Refused | Asked | Done | Answered
 
-    trigger: str
+TASK_SECONDS = 10.0
+"""So long the other workers have for a task."""
+
+_Kind = TypeVar("_Kind", bound=Task)
 
 
-Message = Reload | Drain | Ready | Reloaded | Refused | Follow
+class Others(Protocol):
+    """The other workers of this gateway: :class:`gateway.others.Alone` or :class:`gateway.workers.Link`."""
+
+    async def ask(self, task: Task, timeout_seconds: float = TASK_SECONDS) -> Answered:
+        """Have all others do ``task``; gives back when they have, or the time is over. Raises nothing.
+
+        One that starts meanwhile is asked too, or starts with what is new.
+        """
+        ...
+
+    def on(self, kind: type[_Kind], handler: Callable[[_Kind], Awaitable[None]]) -> None:
+        """``handler`` does what others ask of this worker. What it raises is logged, and told to the asker as failed."""
+        ...
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Message).decode

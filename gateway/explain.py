@@ -10,30 +10,10 @@ from core.globs import GlobSet
 from core.headers import Headers
 from gateway.build import Generation
 from proxy import endpoints
-from routing.explain import Explanation
+from routing.explain import Dialled, Report
 from routing.plan import RouteQuery
 
 _QUERY_VALUE = re.compile(r"([?&][^=&]*=)[^&]*")
-
-
-class Dialled(msgspec.Struct, frozen=True):
-    """A target and what would be called for it."""
-
-    provider: str
-    model: str | None
-    url: str
-    credentials: tuple[str, ...]
-    """Names alone; a secret is never shown."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
-
-    explanation: Explanation
-    allowed: bool | None
-    """Whether the token's `models` let the name through; None without a token or a model."""
-    upstream: tuple[Dialled, ...]
-    revision: str
 
 
 def explain_command(generation: Generation, options: argparse.Namespace) -> tuple[str, bool]:
@@ -51,14 +31,21 @@ def explain_command(generation: Generation, options: argparse.Namespace) -> tupl
         stream=options.stream,
         provider=_headers(options.header).get("x-sluice-provider"),
     )
-    report = make_report(generation, query)
+    report = make_report(generation, query, _models_of(generation, query.token))
     found = report.explanation.refusal is None and report.allowed is not False
     return (msgspec.json.encode(report).decode() if options.json else render(report)), found
 
 
-def make_report(generation: Generation, query: RouteQuery) -> Report:
-    """The whole answer for ``query``."""
-    explanation = generation.plane.router.explain(query)
+def make_report(
+    generation: Generation, query: RouteQuery, models: tuple[str, ...] | None, now: float | None = None
+) -> Report:
+    """The whole answer for ``query``.
+
+    Args:
+        models: globs of the token; None: without one.
+        now: monotonic seconds, to show what cools.
+    """
+    explanation = generation.plane.router.explain(query, now)
     targets = [target for group in explanation.groups for target in group.targets]
     path = endpoints.upstream_path(query.path)
     upstream = tuple(
@@ -70,7 +57,8 @@ def make_report(generation: Generation, query: RouteQuery) -> Report:
         )
         for target in targets
     )
-    return Report(explanation, _allowed(generation, query), upstream, generation.revision)
+    allowed = None if models is None or query.model is None else GlobSet(models).matches(query.model)
+    return Report(explanation, allowed, upstream, generation.revision)
 
 
 def masked(url: str) -> str:
@@ -78,16 +66,19 @@ def masked(url: str) -> str:
     return _QUERY_VALUE.sub(r"\1…", url)
 
 
-def _allowed(generation: Generation, query: RouteQuery) -> bool | None:
-    if query.token is None:
-        return None
-    tokens = {token.name: token for token in generation.config.tokens}
-    token = tokens.get(query.token)
+def declared_models(generation: Generation, token: str) -> tuple[str, ...] | None:
+    """The `models` of a token of the file; None: it has none of that name."""
+    return next((each.models for each in generation.config.tokens if each.name == token), None)
+
+
+def _models_of(generation: Generation, token: str | None) -> tuple[str, ...] | None:
     if token is None:
-        raise ConfigFaults([Fault((), f"no token is named `{query.token}`{did_you_mean(query.token, tokens)}")])
-    if query.model is None:
         return None
-    return GlobSet(token.models).matches(query.model)
+    models = declared_models(generation, token)
+    if models is None:
+        known = [each.name for each in generation.config.tokens]
+        raise ConfigFaults([Fault((), f"no token is named `{token}`{did_you_mean(token, known)}")])
+    return models
 
 
 def _headers(given: list[str]) -> Headers:

@@ -2,24 +2,47 @@
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from access.admin_key import AdminKeys
+from access.issued import IssuedTokens
 from config.load import LoadedConfig
 from config.secret_stores import SecretStores
 from config.vault.values import VaultValues
 from core.clock import Clock, SystemClock
-from core.events import AttemptFailed, Event, Events, SecretFresh, SecretStale, TargetCooled
+from core.events import (
+    AddressLockedOut,
+    AttemptFailed,
+    Event,
+    Events,
+    ProviderDown,
+    ProviderRecovered,
+    SecretFresh,
+    SecretStale,
+    TargetCooled,
+)
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
+from gateway.control import Others
+from gateway.issued_tokens import IssuedTokenKeeper
+from gateway.others import Alone
+from gateway.storage_metrics import StorageMetrics
+from gateway.stores import Stores
 from gateway.workers import WORKER
+from proxy.dataplane import Discovered
 from routing.cooldown import Cooldowns, Cooled
 from telemetry.metrics import Metrics
 from transport.client import HttpClient, PoolLimits
 from transport.messages import STRAIGHT, ConnectionOptions
 
+_log = logging.getLogger("sluice.access")
+
 _MOST_OPTIONS = 256
+_PROBES = PoolLimits(connections=64, connections_per_origin=8, waiting=256)
 
 
 class Resources:
@@ -44,18 +67,27 @@ class Resources:
         """Exchanges in flight."""
         self.background = Tasks()
         """What runs as long as the process does."""
+        self.others: Others = Alone()
+        """The other workers; a worker puts its link here before anything is served."""
         self._loop = asyncio.get_running_loop()
         self.secrets = SecretStores(self.clock, self._tell, writes=writes)
+        self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
+        self.stores = Stores(self.clock, StorageMetrics(self.metrics), writes=writes)
+        """What outlives the process."""
         self._kept_fresh: tuple[VaultValues, asyncio.Task[None]] | None = None
         self.cooldowns = Cooldowns(self._cooled)
-        self.admin_keys = AdminKeys(self.clock)
+        self.admin_keys = AdminKeys(self.clock, self._locked_out)
+        self.issued_tokens = IssuedTokens()
+        self.token_keeper = IssuedTokenKeeper(self.issued_tokens, self.stores, self.clock, self.random)
         self.client = HttpClient()
+        self.probes = HttpClient(_PROBES, beside=self.client)
+        """For what is asked of providers by ourselves: it takes no connection away from requests."""
+        self.discovered = Discovered()
         self._options = [STRAIGHT]
-        self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
         self.metrics.subscribe(self.events)
         self._references: list[str] = []
         self.events.subscribe(self._show_stale_secrets, SecretStale, SecretFresh)
-        self.events.subscribe(log_attempts, AttemptFailed, TargetCooled)
+        self.events.subscribe(log_attempts, AttemptFailed, TargetCooled, ProviderDown, ProviderRecovered)
 
     def shared_options(self, options: ConnectionOptions) -> ConnectionOptions:
         """The same as ``options``, where a former generation had them: its connections to the provider serve on."""
@@ -69,6 +101,7 @@ class Resources:
     def follow(self, loaded: LoadedConfig) -> None:
         """Keep to the bounds of a configuration that is put in force, and its secrets fresh."""
         self._follow_secrets(loaded)
+        self.stores.begin(loaded.config, loaded.sources.root.parent)
         transport = loaded.config.transport
         self.client.limits = PoolLimits(
             connections=transport.max_connections,
@@ -112,17 +145,23 @@ class Resources:
             )
         )
 
+    def _locked_out(self, address: str, seconds: float) -> None:
+        _log.warning("%s is locked out for %.0f s: too many tries with the admin key have failed", address, seconds)
+        self.events.emit(AddressLockedOut(address=address, seconds=seconds))
+
     async def close(self) -> None:
         """Cancel what still runs and close what is open."""
         await self.background.cancel()
         await self.tasks.cancel()
+        await self.stores.close()
         await self.client.close()
+        await self.probes.close()
         await asyncio.get_running_loop().run_in_executor(None, self.secrets.close)
         self.admin_keys.close()
 
 
 def _alike(one: ConnectionOptions, other: ConnectionOptions) -> bool:
-    if (one.ca_file, one.cert_file, one.key_file) != (other.ca_file, other.cert_file, other.key_file):
+    if msgspec.structs.replace(one, proxy_url=None) != msgspec.structs.replace(other, proxy_url=None):
         return False
     if one.proxy_url is None or other.proxy_url is None:
         return one.proxy_url is other.proxy_url

@@ -60,14 +60,22 @@ def seal(path: Path, env: Mapping[str, str], *, named: bool) -> None:
         SealingRefused: there is nothing to seal, or no text.
         MasterKeyFault, ConfigFaults: the master key cannot be had.
     """
-    plain = _secret_from_input()
-    with contextlib.ExitStack() as running:
-        keys = _Own(path, named=named).key_ring(env, running, make=True)
-    assert keys is not None  # there is one, or it has been made
-    reference = f"${{sealed:{keys.seal(plain, CONFIG)}}}"
+    reference = sealed(path, env, _secret_from_input(), named=named)
     print(reference, flush=True)
     if sys.stderr.isatty():
         print(f"\nFor {path}, in the place of the secret and in quotes:\n    '{reference}'", file=sys.stderr)
+
+
+def sealed(path: Path, env: Mapping[str, str], plain: bytes, *, named: bool = True) -> str:
+    """``${sealed:…}`` for ``plain``, by the master key of the configuration at ``path``, which is made where it may be.
+
+    Raises:
+        MasterKeyFault, ConfigFaults: the master key cannot be had.
+    """
+    with contextlib.ExitStack() as running:
+        keys = _Own(path, named=named).key_ring(env, running, make=True)
+    assert keys is not None  # there is one, or it has been made
+    return f"${{sealed:{keys.seal(plain, CONFIG)}}}"
 
 
 def rekey(path: Path, env: Mapping[str, str]) -> bool:

@@ -20,13 +20,15 @@ from config.faults import ConfigFaults
 from config.schema import Config
 from config.starter import starter_config
 from core.events import Event, GatewayStarted
+from gateway.link import Link
 from gateway.listeners import CannotListen, bind, shown_address, shown_url
 from gateway.memory import keep_freed_memory
 from gateway.resources import Resources
 from gateway.runs import PrivateFolder, RunRecord, RuntimeFolder
 from gateway.server import Server
+from gateway.settings import Started
 from gateway.upgrade import Bound, Doors, Inheritance, Predecessor, Upgrader
-from gateway.workers import METRICS_DIR, Link, Place, Supervisor
+from gateway.workers import METRICS_DIR, Place, Supervisor
 from telemetry import logs
 
 _log = logging.getLogger("sluice.server")
@@ -123,8 +125,10 @@ def _leave_no_core_files() -> None:
 
 async def _serve_as_worker(options: ServeOptions, place: Place, environment: Mapping[str, str]) -> int:
     resources = Resources(environment, environment.get(METRICS_DIR))
-    link = Link(place, resources.clock)
-    server = Server(options.config, resources, on_reload=link.reload_others, spread=link.spread)
+    link = Link(place, resources.clock, resources.background)
+    resources.others = link
+    started = Started(options.listen, place.slots)
+    server = Server(options.config, resources, link.spread, keeps_files=place.slot == 0, started=started)
     try:
         server.reloader.start()
     except ConfigFaults:
@@ -146,7 +150,7 @@ async def _serve_as_worker(options: ServeOptions, place: Place, environment: Map
 async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     predecessor = Predecessor(options.inheritance.control) if options.inheritance is not None else None
     resources = Resources(environment)
-    server = Server(options.config, resources)
+    server = Server(options.config, resources, started=Started(options.listen))
     try:
         config = server.reloader.start().config
         doors = _open_doors(options, config)
@@ -177,7 +181,7 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         url = shown_url(doors.sockets, tls=config.server.tls is not None)
         supervisor = Supervisor(
             # Its environment holds what an environment file had to say.
-            ("-m", "gateway", "serve", "--config", str(options.config)),
+            ("-m", "gateway", "serve", "--config", str(options.config), *_said_of_listen(options)),
             environment,
             config.server.workers,
             life.private_folder(),
@@ -189,6 +193,10 @@ async def _serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
         return await supervisor.run(doors.sockets, doors.management_sockets)
     finally:
         await life.end()
+
+
+def _said_of_listen(options: ServeOptions) -> tuple[str, ...]:
+    return () if options.listen is None else ("--listen", options.listen)
 
 
 def _open_doors(options: ServeOptions, config: Config) -> Doors:

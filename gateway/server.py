@@ -6,18 +6,23 @@ import io
 import logging
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from core.events import GatewayStarted, GatewayStopping
 from gateway.build import server_tls
+from gateway.control import RefreshTokens
+from gateway.control_plane import make_dependencies
+from gateway.editing import ConfigEditor
 from gateway.frontdoor import DataPlaneEntry, FrontDoor
 from gateway.listeners import Listener, no_tls, shown_address, shown_url
+from gateway.provider_life import ProviderLife
 from gateway.reload import Reloader
 from gateway.resources import Resources
+from gateway.revisions import RevisionKeeper
+from gateway.settings import Started
 from gateway.spread import Spread
 from gateway.status import health
-from management.dependencies import Dependencies, Health, Refused, Reloaded
+from management.dependencies import Health
 from management.routes import build_application
 from proxy.pipeline import Pipeline
 from telemetry.access_log import AccessLog, mixes_writes
@@ -41,17 +46,25 @@ class Server:
         self,
         path: Path,
         resources: Resources,
-        on_reload: Callable[[], None] = lambda: None,
         spread: Spread | None = None,
+        *,
+        keeps_files: bool = True,
+        started: Started | None = None,
     ) -> None:
-        """``on_reload`` is called after a reload through the API, for other workers to follow.
+        """``spread`` tells whether the next connection is this worker's turn; None: there are no others.
 
-        ``spread`` tells whether the next connection is this worker's turn; None: there are no others.
+        ``keeps_files``: of all workers this is the one that keeps the revisions which nobody has asked for by the API.
         """
         self._resources = resources
-        self._on_reload = on_reload
         self._spread = spread
+        self._started = started or Started()
         self.reloader = Reloader(path, resources)
+        self._revisions = RevisionKeeper(
+            resources.stores, resources.clock, resources.background, keeps_files=keeps_files
+        )
+        self._editor = ConfigEditor(resources, self.reloader, self._revisions)
+        resources.others.on(RefreshTokens, lambda task: resources.token_keeper.refresh(task.version))
+        self._providers = ProviderLife(resources, self.reloader.current)
         self._draining = False
         self._handed_over = False
         self._stop_asked = asyncio.Event()
@@ -71,9 +84,12 @@ class Server:
         """Serve until told to stop. The first generation is loaded already (:meth:`Reloader.start`)."""
         resources = self._resources
         self._access_log.subscribe(resources.events)
-        self._listen(sockets, management_sockets)
         self._take_signals()
         background = resources.background
+        await resources.token_keeper.start(background)
+        self._editor.start()
+        self._providers.start()
+        self._listen(sockets, management_sockets)
         background.spawn(self.reloader.watch(), "watch")
         background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")
         background.spawn(resources.metrics.run(), "metrics")
@@ -92,6 +108,7 @@ class Server:
                     await resources.tasks.cancel()
             for listener in self._listeners:
                 await listener.close()
+            await self._revisions.close()
             await resources.close()
             self._access_log.close()
             _log.info("stopped")
@@ -99,12 +116,14 @@ class Server:
     def _listen(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
         resources, reloader = self._resources, self.reloader
         application = build_application(
-            Dependencies(
-                view=lambda: reloader.current().view,
+            make_dependencies(
+                resources,
+                reloader,
+                editor=self._editor,
+                providers=self._providers,
                 ready=lambda: reloader.loaded and (self._handed_over or not self._draining),
                 health=self._health,
-                reloader=self,
-                render_metrics=resources.metrics.render,
+                started=self._started,
             )
         )
         pipeline = Pipeline(resources.events, resources.clock)
@@ -145,12 +164,6 @@ class Server:
 
     def is_draining(self) -> bool:
         return self._draining
-
-    async def reload(self, trigger: str) -> Reloaded | Refused:
-        """Reload here and have the other workers follow."""
-        outcome = await self.reloader.reload(trigger)
-        self._on_reload()
-        return outcome
 
     def stop(self) -> None:
         """Ask for an orderly end; asked again, for one at once."""

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 
 from gateway.reload import Reloader
 from gateway.resources import Resources
-from management.dependencies import CooldownStatus, Health, ProviderStatus, Refused, ReloadStatus, StaleSecret
+from gateway.stores import StoreState
+from management.dependencies import CooldownStatus, Health, ProviderStatus, ReloadStatus, StaleSecret, StorageStatus
+from management.editing.editor import Refused
 
 
 def health(reloader: Reloader, resources: Resources, started_at: float, *, draining: bool) -> Health:
@@ -40,6 +42,18 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
             StaleSecret(reference=stale.reference, reason=stale.reason, since=datetime.fromtimestamp(stale.since, UTC))
             for stale in resources.secrets.stale()
         ),
+        issued_tokens=resources.token_keeper.status(),
+        storage=_storage(resources.stores.state()),
+    )
+
+
+def _storage(state: StoreState) -> StorageStatus:
+    return StorageStatus(
+        state=state.status,
+        reason=state.reason,
+        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        waiting=state.waiting,
+        spooled=state.spooled,
     )
 
 

@@ -9,16 +9,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
-from core.clock import Clock
-from core.events import ConfigApplied, ConfigRejected, Event, Events, GatewayStarted, GatewayStopping
 from core.tasks import Tasks
-from gateway.control import Channel, Drain, Follow, Message, Ready, Refused, Reload, Reloaded
+from gateway.control import Answered, Asked, Channel, Done, Drain, Message, Ready, Refused, Reload, Reloaded
+from gateway.others import Relays
 from gateway.runs import PrivateFolder
-from gateway.spread import Board, Spread
+from gateway.spread import Board
 from telemetry.metrics import forget_worker
 
 _log = logging.getLogger("sluice.workers")
@@ -72,7 +70,7 @@ def backoff_seconds(early_ends: int) -> float:
     return 0.0 if early_ends < 2 else min(2.0 ** min(early_ends - 2, 16), _MAX_BACKOFF_SECONDS)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Worker:
     """What the supervisor knows of one worker."""
 
@@ -97,6 +95,10 @@ class Worker:
     def name(self) -> str:
         """As its files of metrics are called; no two are ever the same."""
         return f"{self.slot}.{self.epoch}"
+
+    def tell(self, message: Message) -> None:
+        """Send it ``message``; what it has no ears for yet is kept."""
+        self.channel.send(message)
 
     def spare(self) -> None:
         """It is not killed after all."""
@@ -137,6 +139,7 @@ class Supervisor:
         self._sockets: list[socket.socket] = []
         self._management_sockets: list[socket.socket] = []
         self._running: dict[int, Worker] = {}
+        self._relays = Relays()
         self._tasks = Tasks()
         self._stopping = asyncio.Event()
 
@@ -165,15 +168,15 @@ class Supervisor:
             statuses: list[int] = await asyncio.gather(*keepers)
             return max(statuses)
         finally:
+            self._relays.close()
             self._close_sockets()
             self._board.close()
             self._folder.remove()
 
-    def reload(self, trigger: str, without: Worker | None = None) -> None:
-        """Have all workers read the configuration again, but ``without`` one that has."""
+    def reload(self, trigger: str) -> None:
+        """Have all workers read the configuration again."""
         for worker in self.workers:
-            if worker is not without:
-                worker.channel.send(Reload(trigger))
+            worker.tell(Reload(trigger))
 
     def stop(self) -> None:
         """Have all workers end when what is in flight has ended; asked again: at once."""
@@ -192,7 +195,7 @@ class Supervisor:
         # Once the workers close theirs too, who comes is refused and need not wait for an answer that never comes.
         self._close_sockets()
         for worker in self.workers:
-            worker.channel.send(message)
+            worker.tell(message)
 
     def _close_sockets(self) -> None:
         for each in (*self._sockets, *self._management_sockets):
@@ -243,13 +246,14 @@ class Supervisor:
         worker.channel = Channel(ours, partial(self._received, worker), partial(self._lost, worker))
         self._kill_later(worker, _READY_SECONDS, f"it is not ready after {_READY_SECONDS:g} s")
         if self.is_stopping():
-            worker.channel.send(Drain())
+            worker.tell(Drain())
         try:
             status = await process.wait()
         finally:
             worker.spare()
             worker.channel.close()
             del self._running[slot]
+            self._relays.gone(worker)
             self._board.vacate(slot)
             forget_worker(str(self._metrics_dir), worker.name)
         if not self.is_stopping():
@@ -292,9 +296,12 @@ class Supervisor:
                 worker.revision, worker.faults = revision, 0
             case Refused(faults):
                 worker.faults = faults
-            case Follow(trigger):
-                self.reload(trigger, without=worker)
-            case Reload() | Drain():
+            case Asked():
+                # Those that start are asked too: they may have read the old state already.
+                self._relays.asked(worker, message, (other for other in self.workers if other is not worker))
+            case Done():
+                self._relays.done(worker, message)
+            case Reload() | Drain() | Answered():
                 _log.warning("worker %d says what is its supervisor's to say", worker.pid)
 
     def _check_ready(self) -> None:
@@ -302,71 +309,3 @@ class Supervisor:
         if all_ready and self._on_ready is not None and not self.is_stopping():
             on_ready, self._on_ready = self._on_ready, None
             on_ready()
-
-
-class Drained(Protocol):
-    """What a worker's link asks of its :class:`gateway.server.Server`."""
-
-    def stop(self) -> None:
-        """End when what is in flight has ended; asked again: at once."""
-        ...
-
-    def hand_over(self) -> None:
-        """The same, where another gateway serves the same sockets."""
-        ...
-
-
-class Link:
-    """A worker's end of the channel to its supervisor."""
-
-    def __init__(self, place: Place, clock: Clock) -> None:
-        self._end = socket.socket(fileno=place.control)
-        self._channel: Channel | None = None
-        self.spread = Spread(place.spread, place.slots, place.slot, clock.monotonic)
-
-    def follow(self, server: Drained, reload: Callable[[str], object], events: Events) -> None:
-        """From now on do what the supervisor says, and tell it what happens. What it said before was kept.
-
-        Args:
-            server: told to end, also when the supervisor is gone, however it went.
-            reload: starts to read the configuration again, and is told why.
-            events: where it shows what happens.
-        """
-
-        def received(message: Message) -> None:
-            match message:
-                case Reload(trigger):
-                    reload(trigger)
-                case Drain(handed_over):
-                    (server.hand_over if handed_over else server.stop)()
-                case _:
-                    _log.warning("the supervisor says what is a worker's to say")
-
-        def lost() -> None:
-            _log.error("the supervisor is gone: draining")
-            server.stop()
-
-        self._channel = Channel(self._end, received, lost)
-        events.subscribe(self._observe)
-
-    def reload_others(self) -> None:
-        """A client has had this worker reload: the others shall do so as well."""
-        if self._channel is not None:
-            self._channel.send(Follow("api"))
-
-    def close(self) -> None:
-        self.spread.close()
-        (self._channel or self._end).close()
-
-    def _observe(self, event: Event) -> None:
-        assert self._channel is not None
-        match event:
-            case GatewayStarted():
-                self.spread.join()
-                self._channel.send(Ready(event.revision))
-            case GatewayStopping():
-                self.spread.leave()
-            case ConfigApplied():
-                self._channel.send(Reloaded(event.revision))
-            case ConfigRejected():
-                self._channel.send(Refused(len(event.faults)))

@@ -1,22 +1,30 @@
 """What the management API needs of the rest of the program; `gateway/build.py` fills it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from access.address import TrustedProxies
-from config.faults import Fault
+from core.clock import Clock
 from core.headers import Headers
-from core.identity import AdminKey, ApiToken
+from core.identity import AuthContext
+from management.editing.editor import Editor
+from management.handler.origin import Origins
+from management.provider_service import ProviderService
+from management.routing_service import RoutingService
+from management.secrets.entry_values import Sealer
+from management.setting_values import SettingShown
+from management.token_service import TokenService
+from storage.records import AuditEntry, AuditFilter, Files, NewAuditEntry, Page, StoredRevision
 
 
 class ManagerIdentifier(Protocol):
     """Fits :class:`access.identify.Identifier`."""
 
-    async def manager(self, headers: Headers, address: str) -> AdminKey | ApiToken:
+    async def manager(self, headers: Headers, address: str) -> AuthContext:
         """Who calls from ``address``; raises as :meth:`access.identify.Identifier.manager` does."""
         ...
 
@@ -29,29 +37,58 @@ class View:
     identifier: ManagerIdentifier
     trusted_proxies: TrustedProxies
     metrics_public: bool
+    origins: Origins = field(default_factory=Origins)
+    """Names and pages that the API may be called by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """The configuration was read again and is in force; ``changed`` is False when its revision was before."""
+class AuditLog(Protocol):
+    """Where operations are remembered; fits what gateway/stores.py gives."""
 
-    revision: str
-    changed: bool
-    duration_seconds: float
+    def require_room(self) -> None:
+        """
+        Raises:
+            storage.errors.AuditFull: no further entry can be taken: the operation must not be done.
+        """
+        ...
+
+    async def append(self, entry: NewAuditEntry) -> None:
+        """Keep ``entry``; gives back when it will not be lost: in the database, or on the disk until that answers."""
+        ...
+
+    async def list(
+        self, wanted: AuditFilter | None = None, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[AuditEntry]:
+        """Newest first; what waits for the database (:meth:`waiting`) is not among them.
+
+        Raises:
+            storage.errors.BadCursor: ``cursor`` is of no page of this list.
+            storage.errors.StorageUnavailable: not now.
+        """
+        ...
+
+    async def waiting(self) -> int:
+        """At most so many entries of this machine are not in the database yet. Asked before :meth:`list` is, it counts all
+        that may be missing there."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The configuration was refused, the last good one stays in force; ``faults`` is never empty."""
+class Revisions(Protocol):
+    """The configurations that were put in force. Each may raise :class:`storage.errors.StorageUnavailable`."""
 
-    faults: tuple[Fault, ...]
+    async def list(self, *, cursor: str | None, limit: int) -> Page[StoredRevision]:
+        """Newest first.
 
+        Raises:
+            storage.errors.BadCursor: ``cursor`` is of no page of this list.
+        """
+        ...
 
-class Reloader(Protocol):
-    """Reads the configuration again."""
+    async def get(self, revision_id: str) -> tuple[StoredRevision, Files] | None:
+        """One with its files, by its id, or the newest of a hash alone; None where it is not there, or no longer."""
+        ...
 
-    async def reload(self, trigger: str) -> Reloaded | Refused:
-        """Build, test and swap; ``trigger`` (`api`) is told in events and metrics."""
+    async def before(self, revision: StoredRevision) -> tuple[StoredRevision, Files] | None:
+        """The one that ``revision`` took the place of, or, where that is not kept, the one below it in the list."""
         ...
 
 
@@ -94,6 +131,32 @@ class StaleSecret(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime
 
 
+class IssuedTokensStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker that answers knows of the tokens that the API has made."""
+
+    count: int
+    loaded: bool
+    """False: the database has not answered since the start, so none of them is accepted yet."""
+    stale_since: datetime | None
+    """Since when the database does not answer; what was known goes on serving."""
+
+
+class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the database does, as far as the worker that answers knows."""
+
+    state: Literal["ok", "absent", "unavailable"]
+    """`absent`: there is none yet, as nothing was stored."""
+    reason: str | None
+    """Why it cannot be used: `unreachable`, `denied`, `locked`, `slow`, `full`, `read_only`, `damaged`, `failing` or
+    `unknown_schema`."""
+    since: datetime | None
+    """Since when."""
+    waiting: int
+    """Entries of the audit that this worker has in memory alone."""
+    spooled: int
+    """Those that it has on the disk, to be written to the database."""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``GET /api/v1/health``."""
 
@@ -105,16 +168,27 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     last_reload: ReloadStatus | None
     stale_secrets: tuple[StaleSecret, ...] = ()
     """Of the worker that answers; each reads for itself."""
+    issued_tokens: IssuedTokensStatus
+    storage: StorageStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """Everything that handlers reach; each callable is cheap and is asked anew for every request."""
 
+    clock: Clock
     view: Callable[[], View]
     ready: Callable[[], bool]
     """Whether a configuration is in force and the gateway is not draining."""
     health: Callable[[], Health]
-    reloader: Reloader
+    editor: Editor
+    sealer: Sealer
+    audit: AuditLog
     render_metrics: Callable[[], tuple[str, bytes]]
     """Content type and body; called in a thread."""
+    tokens: TokenService
+    settings: Callable[[], Mapping[str, SettingShown]]
+    """By key."""
+    providers: ProviderService
+    revisions: Revisions
+    routing: RoutingService

@@ -10,6 +10,7 @@ from core.headers import Headers
 from core.usage import Usage
 from proxy.dialects.base import Dialect, Ending
 from proxy.exchange import Exchange
+from proxy.headers import SHORTEST_SECRET
 from proxy.relay import EventRelay, find_usage, rename
 from proxy.sse import first_with_data
 from transport.messages import UpstreamResponse
@@ -21,8 +22,6 @@ MAX_ERROR_BYTES = 64 * 1024
 """How much of an error answer is read."""
 
 _SSE = "text/event-stream"
-_SHORTEST_SECRET = 10
-"""Shorter values of ours, such as `identity`, are words that an answer may well hold."""
 
 
 class Shape(Enum):
@@ -45,6 +44,7 @@ class Answer:
         "held",
         "relay",
         "response",
+        "secret",
         "shape",
         "usage",
     )
@@ -58,13 +58,16 @@ class Answer:
         *,
         expects_final: bool,
         account_headers: frozenset[str],
+        secret: str | None = None,
     ) -> None:
-        """``model`` is the name to show the client, or None to leave the provider's; ``account_headers`` are not passed on.
+        """``model`` is the name to show the client, or None to leave the provider's; ``account_headers`` are not passed on,
+        and no field that holds the ``secret``.
 
         With ``expects_final`` a stream that ends without its final event counts as cut, however politely it ends.
         """
         self.response = response
         self.account_headers = account_headers
+        self.secret = secret
         self._ended = False
         self._expects_final = expects_final
         self._model = model
@@ -253,6 +256,6 @@ def without_echo(body: bytes, sent: Headers, from_client: Headers) -> bytes:
             continue
         # A scheme before a credential is no secret: `Bearer …`.
         text = value.rpartition(" ")[2]
-        if len(text) >= _SHORTEST_SECRET and text.encode("latin-1", "replace") in body:
+        if len(text) >= SHORTEST_SECRET and text.encode("latin-1", "replace") in body:
             return b""
     return body

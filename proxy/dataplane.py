@@ -1,6 +1,6 @@
 """All that the pipeline needs of one generation, built by the composition root."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from access.address import TrustedProxies
 from access.tokens import TokenIndex
@@ -8,7 +8,7 @@ from config.schema import Server
 from credentials.pool import Pools
 from proxy.intake import Limits
 from proxy.providers.base import ProviderAdapter
-from routing.router import Router
+from routing.router import ListedModel, Router
 from transport.messages import STRAIGHT, ConnectionOptions, UpstreamClient
 
 
@@ -19,6 +19,16 @@ class BoundProvider:
     adapter: ProviderAdapter
     client: UpstreamClient
     options: ConnectionOptions = STRAIGHT
+
+
+class Discovered:
+    """Models by name that providers have told of; swapped whole as that changes, and outlives generations."""
+
+    __slots__ = ("models",)
+
+    def __init__(self) -> None:
+        self.models: tuple[ListedModel, ...] = ()
+        """Those that their provider's `models` let through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +45,4 @@ class DataPlane:
     providers: dict[str, BoundProvider]
     trusted_proxies: TrustedProxies
     body_idle_seconds: float = Server().body_idle_seconds
+    discovered: Discovered = field(default_factory=Discovered)

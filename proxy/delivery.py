@@ -74,7 +74,7 @@ class Delivery:
         at_once = len(answer.held) <= AT_ONCE_BYTES
         # What is spliced or may end early has another length than the provider stated.
         drop = answer.account_headers if answer.shape is Shape.OPAQUE else answer.account_headers | {"content-length"}
-        headers = forwarded_answer_headers(answer.response.headers, drop)
+        headers = forwarded_answer_headers(answer.response.headers, drop, answer.secret)
         if whole and not at_once:
             headers.append(("content-length", str(len(answer.held))))
         now = self.record.sent_at = self.clock.monotonic()

@@ -60,12 +60,20 @@ _ANSWER_DROPPED = HOP_BY_HOP | {
     "x-request-id",
     "server-timing",
     "www-authenticate",
+    # Some front ends send back what they were sent: our credential is nobody else's business.
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
 }
 # Rate limits of our account at the provider, and what its content network adds.
 _ANSWER_DROPPED_PREFIXES = ("x-ratelimit-", "x-sluice-", "access-control-", "cf-")
 # RFC 9110 section 5.5. Clients of HTTP let more pass than servers of it may send.
 _FIELD_VALUE = re.compile(r"(?![\t ])[\t\x20-\x7e\x80-\xff]*(?<![\t ])\Z")
 
+
+SHORTEST_SECRET = 10
+"""Shorter values of ours, such as `identity`, are words that an answer may well hold."""
 
 _IDENTITY = ("accept-encoding", "identity")
 
@@ -120,14 +128,34 @@ def forwarded_request_headers(headers: Headers, *, reads_answer: bool, body_chan
     return Headers(fields)
 
 
-def forwarded_answer_headers(headers: Headers, drop: Collection[str] = ()) -> list[tuple[str, str]]:
-    """The provider's fields that go on to the client; ``drop`` names further ones, such as ``content-length``."""
+# In no value: a field ends with its line.
+_NO_SECRET = "\n"
+
+
+def forwarded_answer_headers(
+    headers: Headers, drop: Collection[str] = (), secret: str | None = None
+) -> list[tuple[str, str]]:
+    """The provider's fields that go on to the client.
+
+    ``drop`` names further ones that do not, such as ``content-length``; and none does whose value holds the ``secret``.
+    """
     named = _named_by_connection(headers)
+    secret = secret or _NO_SECRET
     return [
         field
         for field in headers
-        if _ANSWER_PASSES[field[0]] and field[0] not in named and field[0] not in drop and _may_be_sent(field[1])
+        if _ANSWER_PASSES[field[0]]
+        and field[0] not in named
+        and field[0] not in drop
+        and secret not in field[1]
+        and _may_be_sent(field[1])
     ]
+
+
+def sent_secret(headers: Headers) -> str | None:
+    """The credential in the fields that a provider was sent; None where there is none, or it may well be a word."""
+    text = (headers.get("authorization") or "").rpartition(" ")[2]
+    return text if len(text) >= SHORTEST_SECRET else None
 
 
 @lru_cache(maxsize=1024)

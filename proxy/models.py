@@ -32,10 +32,13 @@ def answer(plane: DataPlane, token: ApiToken, path: str, endpoint: Endpoint) -> 
     """
     created = int(plane.built_at)
     if endpoint.service is Service.LIST_MODELS:
+        owners = {model.id: model.owned_by for model in plane.router.models()}
+        for model in plane.discovered.models:
+            owners.setdefault(model.id, model.owned_by)
         listed = [
-            _Model(id=model.id, created=created, owned_by=model.owned_by)
-            for model in plane.router.models()
-            if token.allows_model(model.id)
+            _Model(id=name, created=created, owned_by=owner)
+            for name, owner in owners.items()
+            if token.allows_model(name)
         ]
         return msgspec.json.encode(_List(data=listed))
     name = unquote(path.removeprefix("/v1/models/"))

@@ -27,7 +27,7 @@ from proxy.dialects import DIALECTS
 from proxy.dialects.base import Dialect
 from proxy.endpoints import Endpoint, ModelRule, Service
 from proxy.exchange import ClientGone, Exchange
-from proxy.headers import gateway_headers
+from proxy.headers import gateway_headers, sent_secret
 from proxy.intake import Inbound, read_inbound, refers_to_stored_items
 from proxy.outbound import Outbound, shown_model
 from proxy.record import Record
@@ -99,7 +99,7 @@ class _Run:
         """The request path. Raises whatever ends it early."""
         exchange, plane, record = self.exchange, self.plane, self.record
         head = exchange.head
-        token = caller(head.headers, plane.tokens)
+        token = caller(head.headers, plane.tokens, head.remote_ip, self.clock.time())
         record.token = token.name
         endpoint = self._endpoint(head.method)
         permissions.require_grant(token, endpoint.grant)
@@ -222,6 +222,7 @@ class _Run:
                 shown_model(outbound.inbound.model, self.record.model),
                 expects_final=reads_answer,
                 account_headers=adapter.account_headers,
+                secret=sent_secret(request.headers),
             )
             await answer.open()
         except BaseException:

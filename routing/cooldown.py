@@ -130,6 +130,19 @@ class Cooldowns:
         """End the target's cooldown before its time."""
         self._targets.pop((provider, model), None)
 
+    def clear(self, provider: str, model: str | None, credential: str | None, now: float) -> tuple[Cooled, ...]:
+        """End cooldowns of the ``provider`` before their time: of one target, of one credential, or, with neither, all.
+
+        The targets' failures are forgotten too. Gives what still cooled at ``now``.
+        """
+        ended = []
+        if credential is None:
+            ended += _taken(self._targets, lambda key: key[0] == provider and model in (None, key[1]))
+            _taken(self._failures, lambda key: key[0] == provider and model in (None, key[1]))
+        if model is None:
+            ended += _taken(self._credentials, lambda key: key[0] == provider and credential in (None, key[1]))
+        return tuple(cooled for cooled in ended if cooled.until > now)
+
     def __len__(self) -> int:
         return len(self._targets) + len(self._credentials) + len(self._failures)
 
@@ -143,6 +156,10 @@ def _current(table: dict[_Key, Cooled], key: _Key, now: float) -> Cooled | None:
     # Nothing is deleted here: callers also ask about times to come.
     cooled = table.get(key)
     return cooled if cooled is not None and cooled.until > now else None
+
+
+def _taken(table: dict[_Key, _Value], fits: Callable[[_Key], bool]) -> list[_Value]:
+    return [table.pop(key) for key in [*filter(fits, table)]]
 
 
 def _make_room(table: dict[_Key, _Value]) -> None:

@@ -71,6 +71,26 @@ class Explanation(msgspec.Struct, frozen=True):
     refusal: Refusal | None
 
 
+class Dialled(msgspec.Struct, frozen=True):
+    """A target and what would be called for it."""
+
+    provider: str
+    model: str | None
+    url: str
+    credentials: tuple[str, ...]
+    """Names alone; a secret is never shown."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `./sluice explain --json` and the API tell; `gateway/explain.py` puts it together."""
+
+    explanation: Explanation
+    allowed: bool | None
+    """Whether the token's `models` let the name through; None without a token or a model."""
+    upstream: tuple[Dialled, ...]
+    revision: str
+
+
 def explain(router: Resolver, query: RouteQuery, now: float | None) -> Explanation:
     """Resolve ``query`` and tell how. With ``now`` (monotonic seconds) cooldowns are shown."""
     chain = AliasChain(query.model or "")

@@ -6,17 +6,22 @@ from storage.connection import Connection
 from storage.tables import changes
 
 _BUMP = text(
-    "INSERT INTO changes (topic, version) VALUES (:topic, 1) "
-    "ON CONFLICT (topic) DO UPDATE SET version = changes.version + 1 RETURNING version"
+    "INSERT INTO changes (topic, version) VALUES (:topic, :count) "
+    "ON CONFLICT (topic) DO UPDATE SET version = changes.version + :count RETURNING version"
 )
 
 
-async def bump(connection: Connection, topic: str) -> int:
-    """Count a change; gives its number, which counts from 1 without gaps.
+async def bump(connection: Connection, topic: str, count: int = 1) -> int:
+    """Count a change, or ``count``; gives the number of the last, which counts from 1 without gaps.
 
     From here to its end the transaction has the topic for itself: changes are seen in the order of their numbers.
     """
-    return int(await connection.scalar(_BUMP, {"topic": topic}))
+    return int(await connection.scalar(_BUMP, {"topic": topic, "count": count}))
+
+
+async def hold(connection: Connection, topic: str) -> None:
+    """Have the topic for oneself from here to the end of the transaction, and count nothing yet."""
+    await bump(connection, topic, 0)
 
 
 async def version(connection: Connection, topic: str) -> int:

@@ -9,7 +9,8 @@ import sqlalchemy
 from sqlalchemy import CursorResult, Engine, Executable
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from storage.errors import StorageUnavailable, unavailable
+from storage.drivers import unavailable
+from storage.errors import StorageUnavailable
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")

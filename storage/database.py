@@ -10,21 +10,31 @@ So a database that cannot be reached as the program starts is used as soon as it
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
+import msgspec
 from sqlalchemy import Engine, text
 
 from core.clock import Clock
-from storage.address import SqliteFile, parse_address
+from storage.address import Address, SqliteFile, parse_address
 from storage.connection import Connection, call, transaction
 from storage.engines import WRITES, make_engine, snapshot_options
-from storage.errors import StorageUnavailable
+from storage.errors import Reason, StorageUnavailable
 from storage.schema import Migration, bring_up
 
 _READY_POLL_SECONDS = 0.1
 _READY_POLL_MOST_SECONDS = 2.0
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a database cannot be used."""
+
+    reason: Reason
+    message: str
+    since: float
+    """Seconds since the Unix epoch."""
 
 
 class Database:
@@ -34,14 +44,19 @@ class Database:
     :class:`SchemaUnknown` (a newer version of the program has been here).
     """
 
-    def __init__(self, url: str, clock: Clock) -> None:
-        """``url``: as of `storage.url`.
+    def __init__(
+        self, address: Address | str, clock: Clock, observer: Callable[[bool], None] = lambda _answers: None
+    ) -> None:
+        """``address``: `storage.url`, read already or not. ``observer`` is told after each use whether it could be used.
 
         Raises:
             StorageUrlFault: it names no database that can be used.
         """
-        self._address = parse_address(url)
+        self._address = parse_address(address) if isinstance(address, str) else address
         self._clock = clock
+        self._observer = observer
+        self.trouble: Trouble | None = None
+        """None where the last that was asked of it was answered, or nothing was asked yet."""
         self._opened: _Opened | None = None
         self._opening = asyncio.Lock()
         # SQLite has one writer at a time. Those of this process wait in line here; by its own lock they would poll.
@@ -111,24 +126,56 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self, options: dict[str, Any]) -> AsyncIterator[Connection]:
-        opened = await self._open()
-        with opened.used():
-            async with transaction(opened.engine, self.shown, options) as connection:
-                yield connection
+        with self._troubles_noted():
+            opened = await self._open()
+            with opened.used():
+                async with transaction(opened.engine, self.shown, options) as connection:
+                    yield connection
+
+    @contextmanager
+    def _troubles_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageUnavailable as error:
+            since = self.trouble.since if self.trouble is not None else self._clock.time()
+            self.trouble = Trouble(error.reason, str(error), since)
+            self._observer(False)
+            raise
+        self.trouble = None
+        self._observer(True)
 
     async def _open(self) -> "_Opened":
         async with self._opening:
+            if self._opened is not None and _file_of(self._address) != self._opened.file:
+                # What is written to it is nowhere; and another one must not be opened beside its write-ahead log.
+                raise StorageUnavailable(
+                    f"the database {self.shown} was taken away or replaced while it was in use: put it back; or stop the "
+                    "gateway, and start it when what it is to use is there",
+                    Reason.UNREACHABLE,
+                )
             if self._opened is None:
                 await bring_up(self._address, self._clock)
-                self._opened = _Opened(make_engine(self._address))
+                self._opened = _Opened(make_engine(self._address), _file_of(self._address))
             return self._opened
+
+
+def _file_of(address: Address) -> tuple[int, int] | None:
+    """Which file it is, however it is called; None where there is none, and for a server."""
+    if not isinstance(address, SqliteFile):
+        return None
+    try:
+        state = address.path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 class _Opened:
     """An engine, and whether it is in use."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, file: tuple[int, int] | None) -> None:
         self.engine = engine
+        self.file = file
         self.idle = asyncio.Event()
         self.idle.set()
         self._users = 0
@@ -145,6 +192,6 @@ class _Opened:
                 self.idle.set()
 
 
-async def migrate(url: str, clock: Clock) -> Migration:
+async def migrate(address: Address | str, clock: Clock) -> Migration:
     """Bring a database to the newest revision, as opening it does."""
-    return await bring_up(parse_address(url), clock)
+    return await bring_up(parse_address(address) if isinstance(address, str) else address, clock)

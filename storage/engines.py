@@ -5,6 +5,7 @@ is called within ``greenlet_spawn``, which is what that package does too (storag
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -21,14 +22,14 @@ ANSWER_SECONDS = 10.0
 _OPTIONS: dict[str, Any] = {"pool_size": 4, "max_overflow": 4, "pool_timeout": 10, "hide_parameters": True}
 
 
-def make_engine(address: Address, *, patient: bool = False) -> Engine:
+def make_engine(address: Address, *, patient: bool = False, looks: bool = False) -> Engine:
     """An engine for the database; connects when it is first used.
 
-    ``patient``: a statement may take as long as it needs.
+    ``patient``: a statement may take as long as it needs; ``looks``: a file is left as it is.
     """
     match address:
         case SqliteFile():
-            return _sqlite(address)
+            return _sqlite(address, _look_at_sqlite if looks else _set_up_sqlite)
         case Server():
             return _postgresql(address, None if patient else ANSWER_SECONDS)
 
@@ -40,15 +41,24 @@ def snapshot_options(address: Address) -> dict[str, Any]:
     return {}
 
 
-def _sqlite(file: SqliteFile) -> Engine:
+def _sqlite(file: SqliteFile, set_up: Callable[[Any, object], None]) -> Engine:
     # It logs every statement with its values.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
     # isolation_level None: Python's module begins no transaction by itself; ours begin below.
     arguments = {"isolation_level": None, "timeout": BUSY_SECONDS}
     engine = create_engine(URL.create("sqlite+aiosqlite", database=str(file.path)), connect_args=arguments, **_OPTIONS)
-    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "connect", set_up)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _look_at_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA query_only = ON")
+        cursor.execute("PRAGMA trusted_schema = OFF")
+    finally:
+        cursor.close()
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
@@ -78,4 +88,12 @@ def _postgresql(server: Server, answer_seconds: float | None) -> Engine:
     if server.ssl_mode is not None:
         arguments["ssl"] = server.ssl_mode
     # Pre-ping: a server that was restarted costs a new connection, and not a failed transaction.
-    return create_engine(server.url, connect_args=arguments, pool_pre_ping=True, **_OPTIONS)
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=server.username,
+        password=server.password,
+        host=server.host,
+        port=server.port,
+        database=server.database,
+    )
+    return create_engine(url, connect_args=arguments, pool_pre_ping=True, **_OPTIONS)

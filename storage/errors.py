@@ -1,24 +1,22 @@
-"""How storing can fail, as one tree, and the one map from the drivers' exceptions to it.
+"""How storing can fail, as one tree. Free of SQL's packages, as whoever calls storage imports it.
 
 ::
 
     StorageError
     ├── StorageUnavailable   not now: unreachable, locked, full, …; what was to be written can be written later
+    │   └── SchemaUnknown    the database is of a version of the program that this one does not know, or of another one
     ├── StorageUrlFault      `storage.url` cannot be understood
-    ├── SchemaUnknown        the database is of a version of the program that this one does not know, or of another one
+    ├── AuditFull            the audit can take no more, neither into the database nor into its spool
+    ├── TransferRefused      an export cannot be read, or not be taken into this database
     ├── NotFound             no such entry
     ├── NameTaken            another living entry has the name
     ├── Stale                the entry has changed since it was read
     └── BadCursor            not a cursor that a list gave
 
-Messages name what and where and how to mend it, never a password. An exception that is in no line of the map is a fault
-of ours, and is raised as it is.
+Messages name what and where and how to mend it, never a password.
 """
 
-import errno
 from enum import StrEnum
-
-from sqlalchemy import exc
 
 
 class Reason(StrEnum):
@@ -32,6 +30,7 @@ class Reason(StrEnum):
     READ_ONLY = "read_only"
     DAMAGED = "damaged"
     FAILING = "failing"
+    UNKNOWN_SCHEMA = "unknown_schema"
 
 
 class StorageError(Exception):
@@ -46,12 +45,23 @@ class StorageUnavailable(StorageError):
         self.reason = reason
 
 
+class SchemaUnknown(StorageUnavailable):
+    """The database has a revision of the schema that this program does not know, or tables of another program."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.UNKNOWN_SCHEMA)
+
+
 class StorageUrlFault(StorageError):
     """`storage.url` is not one that can be used."""
 
 
-class SchemaUnknown(StorageError):
-    """The database has a revision of the schema that this program does not know, or tables of another program."""
+class AuditFull(StorageError):
+    """The audit can take no more now, so nothing that it would have to tell of may be done."""
+
+
+class TransferRefused(StorageError):
+    """What was exported cannot be read, or this database cannot take it."""
 
 
 class NotFound(StorageError):
@@ -72,97 +82,3 @@ class Stale(StorageError):
 
 class BadCursor(StorageError):
     """Not a cursor that a list gave."""
-
-
-_ADVICE = {
-    Reason.UNREACHABLE: "cannot be reached: see that it runs and that `storage.url` names it",
-    Reason.DENIED: "lets us not in: check the user, the password and the database in `storage.url`, and the files' mode",
-    Reason.LOCKED: "is locked by another process: end what holds it",
-    Reason.SLOW: "does not answer in time: see what keeps it busy",
-    Reason.FULL: "has no room: free some on its disk",
-    Reason.READ_ONLY: "can only be read: make it writable, or name the writable one in `storage.url`",
-    Reason.DAMAGED: "is damaged: restore a backup",
-    Reason.FAILING: "fails: its log tells why",
-}
-
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: a code, or a class (its first two characters).
-_OF_SQLSTATE = {
-    "08": Reason.UNREACHABLE,  # connection exceptions
-    "28": Reason.DENIED,  # invalid authorization specification
-    "3D": Reason.DENIED,  # no such database
-    "42501": Reason.DENIED,  # insufficient_privilege
-    "40": Reason.LOCKED,  # transaction rollback: deadlock, serialization failure
-    "55P03": Reason.LOCKED,  # lock_not_available
-    "57014": Reason.SLOW,  # query_canceled: statement_timeout
-    "57P": Reason.UNREACHABLE,  # shutdown, crash, still starting
-    "53300": Reason.UNREACHABLE,  # too_many_connections
-    "53": Reason.FULL,  # insufficient resources
-    "25006": Reason.READ_ONLY,  # read_only_sql_transaction: a standby
-    "58": Reason.FAILING,  # system errors
-    "XX": Reason.DAMAGED,  # internal error, data or index corrupted
-}
-
-# https://www.sqlite.org/rescode.html: primary codes; extended ones begin with theirs.
-_OF_SQLITE = {
-    "SQLITE_BUSY": Reason.LOCKED,
-    "SQLITE_LOCKED": Reason.LOCKED,
-    "SQLITE_FULL": Reason.FULL,
-    "SQLITE_NOMEM": Reason.FULL,
-    "SQLITE_READONLY": Reason.READ_ONLY,
-    "SQLITE_PERM": Reason.DENIED,
-    "SQLITE_AUTH": Reason.DENIED,
-    "SQLITE_CANTOPEN": Reason.UNREACHABLE,
-    "SQLITE_CORRUPT": Reason.DAMAGED,
-    "SQLITE_NOTADB": Reason.DAMAGED,
-    "SQLITE_IOERR": Reason.FAILING,
-    "SQLITE_PROTOCOL": Reason.FAILING,
-}
-
-_OF_ERRNO = {
-    errno.EACCES: Reason.DENIED,
-    errno.EPERM: Reason.DENIED,
-    errno.EROFS: Reason.READ_ONLY,
-    errno.ENOSPC: Reason.FULL,
-    errno.EDQUOT: Reason.FULL,
-}
-
-
-def unavailable(error: Exception, where: str) -> StorageUnavailable | None:
-    """What ``error`` of a driver or of SQLAlchemy means; None where it is no matter of the database being there.
-
-    ``where`` names the database, without a password.
-    """
-    reason = _reason(error)
-    if reason is None:
-        return None
-    return StorageUnavailable(f"the database {where} {_ADVICE[reason]} ({_cause(error)})", reason)
-
-
-def _reason(error: Exception) -> Reason | None:
-    raised = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    state = getattr(raised, "sqlstate", None)
-    if isinstance(state, str):
-        return _of_code(_OF_SQLSTATE, state)
-    name = getattr(raised, "sqlite_errorname", None)
-    if isinstance(name, str):
-        return _of_code(_OF_SQLITE, name)
-    if isinstance(raised, TimeoutError | exc.TimeoutError):
-        return Reason.SLOW
-    if isinstance(raised, OSError):
-        return _OF_ERRNO.get(raised.errno or 0, Reason.UNREACHABLE)
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return Reason.UNREACHABLE
-    return None
-
-
-def _of_code(reasons: dict[str, Reason], code: str) -> Reason | None:
-    fitting = [prefix for prefix in reasons if code.startswith(prefix)]
-    return reasons[max(fitting, key=len)] if fitting else None
-
-
-def _cause(error: Exception) -> str:
-    """The driver's own words: without the statement and its values, which SQLAlchemy's text would tell."""
-    raised: BaseException = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    raised = raised.__cause__ or raised  # SQLAlchemy's adapter of asyncpg puts an error of its own around
-    # The first line: further ones give details, which may hold values.
-    return next(iter(str(raised).splitlines()), "") or type(raised).__name__

@@ -3,30 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from sqlalchemy import Select, select
 
-from storage.changes import bump
+from storage.changes import bump, version
 from storage.database import Database
+from storage.records import ProviderModels, SeenModel
 from storage.tables import provider_models as table
 
 TOPIC = "provider_models"
-
-
-class SeenModel(msgspec.Struct, frozen=True):
-    """One model of a provider's list."""
-
-    model: str
-    raw: bytes
-    """Its entry as the provider wrote it: JSON, byte for byte."""
-
-
-class ProviderModels(msgspec.Struct, frozen=True):
-    """What a provider has, by the names of the models."""
-
-    seen_at: int
-    """Microseconds since the Unix epoch."""
-    models: tuple[SeenModel, ...]
 
 
 class ModelStore:
@@ -46,6 +30,11 @@ class ModelStore:
             await connection.execute(table.delete().where(table.c.provider == provider))
             if rows:
                 await connection.execute(table.insert(), list(rows.values()))
+
+    async def version(self) -> int:
+        """A number that is another one after every change."""
+        async with self._database.reading() as connection:
+            return await version(connection, TOPIC)
 
     async def of(self, provider: str) -> ProviderModels | None:
         """None where none were seen."""

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -10,12 +10,7 @@ from storage.errors import BadCursor
 
 T = TypeVar("T")
 
-
-class Page(msgspec.Struct, Generic[T], frozen=True):
-    """Some entries of a list; ``next_cursor`` is None at its end."""
-
-    entries: tuple[T, ...]
-    next_cursor: str | None = None
+_MEND = "this is no cursor of this list: take `next_cursor` as the last page gave it"
 
 
 def encode_cursor(*place: int | str) -> str:
@@ -31,6 +26,14 @@ def decode_cursor(cursor: str, form: type[T]) -> T:
     """
     try:
         text = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        return msgspec.json.decode(text, type=form)
+        place = msgspec.json.decode(text, type=form)
     except (UnicodeEncodeError, binascii.Error, msgspec.DecodeError):
-        raise BadCursor("this is no cursor of this list: take `next_cursor` as the last page gave it") from None
+        raise BadCursor(_MEND) from None
+    if isinstance(place, tuple) and not all(map(_comparable, place)):
+        raise BadCursor(_MEND)
+    return place
+
+
+def _comparable(value: object) -> bool:
+    """Whether a database can compare it with its own: what none can hold is in none."""
+    return "\0" not in value if isinstance(value, str) else not isinstance(value, int) or abs(value) < 1 << 63

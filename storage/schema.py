@@ -16,8 +16,9 @@ from sqlalchemy import Engine, func, select
 from core.clock import Clock
 from storage.address import Address, SqliteFile
 from storage.connection import call, transaction
+from storage.drivers import unavailable
 from storage.engines import WRITES, make_engine
-from storage.errors import Reason, SchemaUnknown, StorageUnavailable, unavailable
+from storage.errors import Reason, SchemaUnknown, StorageUnavailable
 from storage.migrations import REVISIONS, create, revision_of
 from storage.tables import METADATA
 
@@ -65,7 +66,7 @@ async def bring_up(address: Address, clock: Clock) -> Migration:
 async def _try_to_bring_up(engine: Engine, where: str) -> Migration | None:
     """None: another process is at it."""
     async with transaction(engine, where, {}) as connection:
-        before = await connection.run(_known_revision, where)
+        before = await connection.run(known_revision, where)
     if before == REVISIONS[-1]:
         return Migration(before, before)
     try:
@@ -75,7 +76,7 @@ async def _try_to_bring_up(engine: Engine, where: str) -> Migration | None:
                 select(func.pg_try_advisory_xact_lock(_MIGRATION_LOCK))
             ):
                 return None
-            before = await connection.run(_known_revision, where)
+            before = await connection.run(known_revision, where)
             if before is None:
                 await connection.run(_create, where)
             elif before != REVISIONS[-1]:
@@ -89,7 +90,12 @@ async def _try_to_bring_up(engine: Engine, where: str) -> Migration | None:
         raise
 
 
-def _known_revision(connection: sqlalchemy.Connection, where: str) -> str | None:
+def known_revision(connection: sqlalchemy.Connection, where: str) -> str | None:
+    """Which the database has; None where it is empty.
+
+    Raises:
+        SchemaUnknown: it is of a newer version of the program.
+    """
     found = revision_of(connection)
     if found is not None and found not in REVISIONS:
         raise SchemaUnknown(
@@ -99,13 +105,21 @@ def _known_revision(connection: sqlalchemy.Connection, where: str) -> str | None
     return found
 
 
-def _create(connection: sqlalchemy.Connection, where: str) -> None:
+def refuse_foreign_tables(connection: sqlalchemy.Connection, where: str) -> None:
+    """
+    Raises:
+        SchemaUnknown: a database that is to be empty has tables of our names.
+    """
     foreign = METADATA.tables.keys() & set(sqlalchemy.inspect(connection).get_table_names())
     if foreign:
         raise SchemaUnknown(
             f"the database {where} has a table `{min(foreign)}` that is not of this program: name an empty one in "
             "`storage.url`"
         )
+
+
+def _create(connection: sqlalchemy.Connection, where: str) -> None:
+    refuse_foreign_tables(connection, where)
     create(connection)
 
 

@@ -76,6 +76,8 @@ audit = Table(
     METADATA,
     # Given by who appends, under a lock: no gaps, so that a missing row shows.
     Column("seq", _Sequence, primary_key=True, autoincrement=False),
+    # Given by who writes: an entry that is written twice counts once.
+    Column("id", Text, nullable=False, unique=True),
     Column("at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
     Column("actor_kind", Text, nullable=False),
@@ -87,6 +89,7 @@ audit = Table(
     Column("before", Text),
     Column("after", Text),
     Column("outcome", Text, nullable=False),
+    Column("request_id", Text),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
@@ -100,12 +103,16 @@ config_revisions = Table(
     Column("id", Text, primary_key=True),
     Column("seq", BigInteger, nullable=False, unique=True),
     Column("revision", Text, nullable=False),
+    # Another's `revision`, which need not be kept.
+    Column("before", Text),
+    # When it was put in force: rows may come in another order.
     Column("at", BigInteger, nullable=False),
     Column("author", Text, nullable=False),
     Column("trigger", Text, nullable=False),
     Column("comment", Text),
     Column("files", LargeBinary, nullable=False),
 )
+Index(None, config_revisions.c.at, config_revisions.c.seq)
 
 provider_models = Table(
     "provider_models",
@@ -115,6 +122,20 @@ provider_models = Table(
     # As the provider wrote it, byte for byte.
     Column("raw", Text, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    # The process that runs it (gateway/owner.py).
+    Column("owner", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("result", Json),
 )
 
 changes = Table(

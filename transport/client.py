@@ -23,15 +23,19 @@ __all__ = ["HttpClient", "PoolLimits"]
 
 _MAX_ADDRESSES: Final = 1024
 """URLs remembered with what they come to. Few differ, as long as no ids stand in them."""
+_MAX_LOST: Final = 3
+"""Connections, made for one request, that may end before its first byte: whoever accepts and hangs up would have us try
+for ever."""
 
 
 class HttpClient:
     """:class:`transport.messages.UpstreamClient` over TCP and TLS. Made anywhere, used in one event loop."""
 
-    def __init__(self, limits: PoolLimits | None = None) -> None:
+    def __init__(self, limits: PoolLimits | None = None, beside: "HttpClient | None" = None) -> None:
+        """``beside``: a client whose TLS contexts this one uses too, which are long in the making; nothing else is shared."""
         self._pool = Pool(limits or PoolLimits())
         self._tasks = Tasks()
-        self._dialer = Dialer(self._tasks)
+        self._dialer: Dialer = Dialer(self._tasks, None if beside is None else beside._dialer.contexts)  # noqa: SLF001  its own
         self._addresses: dict[tuple[str, ConnectionOptions], tuple[Origin, str]] = {}
         self._connecting: set[asyncio.Timeout] = set()
         self._closed = False
@@ -75,9 +79,13 @@ class HttpClient:
             data = render(method, start, request.headers, body is not None, request.body_length)
             if body is not None:
                 upload = StreamedUpload(body, request.body_length, self._tasks)
+        lost = 0
         while True:
             connection = origin.take()
             if connection is None:
+                if lost == _MAX_LOST:
+                    raise failures.connect_failure(ConnectionResetError())
+                lost += 1
                 connection = await self._connect(origin, request.clocks.connect_seconds)
             head = connection.begin(data, method == "HEAD", request.clocks, upload)
             try:

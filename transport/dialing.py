@@ -12,8 +12,11 @@ from core.tasks import Tasks
 from transport import failures
 from transport.messages import ConnectionOptions
 from transport.options import CannotConnect, TlsContexts, parse_proxy_url
+from transport.private_addresses import PrivateAddress, require_public, require_public_name
 from transport.proxy_connect import ask_proxy
 
+NAME_CHECK_SECONDS: Final = 1.0
+"""How long a name that the proxy resolves is looked up here first, where the provider may not be in a private network."""
 STAGGER_SECONDS: Final = 0.25
 """Between the beginnings of two connection attempts (RFC 8305 section 5)."""
 
@@ -30,11 +33,14 @@ class Address(NamedTuple):
 class Dialer:
     """Makes connections. One for a client."""
 
-    def __init__(self, tasks: Tasks) -> None:
-        """``tasks`` has what runs beside the callers: look-ups that several wait for, attempts at several addresses."""
+    def __init__(self, tasks: Tasks, contexts: TlsContexts | None = None) -> None:
+        """``tasks`` has what runs beside the callers: look-ups that several wait for, attempts at several addresses.
+
+        ``contexts`` are another dialer's, to read the system's authorities but once.
+        """
         self._tasks = tasks
         self._names = Names(tasks)
-        self._contexts = TlsContexts()
+        self.contexts = contexts or TlsContexts()
 
     async def dial(
         self,
@@ -49,18 +55,21 @@ class Dialer:
 
         Raises:
             core.errors.ConnectFailed, core.errors.ConnectTimeout: it could not be done.
+            core.errors.PrivateAddressRefused: it may not be done.
         """
         peer = "provider"
         try:
-            context = await self._contexts.of(options) if tls else None
+            context = await self.contexts.of(options) if tls else None
             if options.proxy_url is None:
-                way = await self._reach(host, port, dns_cache_seconds)
+                way = await self._reach(host, port, dns_cache_seconds, options.allow_private)
                 await _speak(way, lambda: protocol, context, host)
                 return
+            if not options.allow_private:
+                await self._check_name(host, port, dns_cache_seconds)
             peer = "proxy"
             proxy = parse_proxy_url(options.proxy_url)
-            proxy_context = await self._contexts.of_proxy(options) if proxy.tls else None
-            way = await self._reach(proxy.host, proxy.port, dns_cache_seconds)
+            proxy_context = await self.contexts.of_proxy(options) if proxy.tls else None
+            way = await self._reach(proxy.host, proxy.port, dns_cache_seconds, options.allow_private_proxy)
             transport = await ask_proxy(
                 lambda asking: _speak(way, lambda: asking, proxy_context, proxy.host), host, port, proxy.authorization
             )
@@ -70,12 +79,32 @@ class Dialer:
             raise
         except CannotConnect as error:
             raise failures.unusable_options() from error
+        except PrivateAddress as error:
+            raise failures.private_address(peer) from error
         except (OSError, ValueError, EOFError) as error:
             raise failures.connect_failure(error, peer) from error
 
-    async def _reach(self, host: str, port: int, dns_cache_seconds: float) -> socket.socket:
+    async def _reach(self, host: str, port: int, dns_cache_seconds: float, allow_private: bool) -> socket.socket:
         addresses = await self._names.addresses(host, port, dns_cache_seconds)
+        if not allow_private:
+            # The very addresses that are connected to: a name that comes to lead elsewhere is judged anew.
+            require_public(address[0] for _, address in addresses)
         return await connect_first(addresses, self._tasks)
+
+    async def _check_name(self, host: str, port: int, dns_cache_seconds: float) -> None:
+        """As far as it can be known here where a proxy connects to: by the name, and by what it leads to here.
+
+        Raises:
+            PrivateAddress: to a private network.
+        """
+        require_public_name(host)
+        try:
+            async with asyncio.timeout(NAME_CHECK_SECONDS):
+                addresses = await self._names.addresses(host, port, dns_cache_seconds)
+        except (OSError, UnicodeError):  # which TimeoutError is
+            # Where a proxy is needed, often the proxy alone can resolve the internet's names.
+            return
+        require_public(address[0] for _, address in addresses)
 
 
 async def _speak(

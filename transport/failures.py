@@ -17,6 +17,7 @@ from core.errors import (
     ConnectFailed,
     ConnectTimeout,
     Delivered,
+    PrivateAddressRefused,
     UpstreamCut,
     UpstreamError,
     UpstreamMalformed,
@@ -52,6 +53,13 @@ def unusable_options() -> ConnectFailed:
     """For certificates or a proxy's address that cannot be used (any more)."""
     return ConnectFailed(
         "The gateway's own settings for the way to the provider cannot be used.", delivered=Delivered.NO
+    )
+
+
+def private_address(peer: str) -> PrivateAddressRefused:
+    """For an address that the options forbid, of the ``provider`` or of the ``proxy``."""
+    return PrivateAddressRefused(
+        f"The {peer}'s address is in a private network, which the provider's `allow_private: false` forbids."
     )
 
 

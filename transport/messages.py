@@ -17,7 +17,7 @@ class Clocks(msgspec.Struct, frozen=True):
     idle_seconds: float | None
 
 
-class ConnectionOptions(msgspec.Struct, frozen=True):
+class ConnectionOptions(msgspec.Struct, frozen=True, cache_hash=True):
     """How a provider is reached besides its address. Connections are shared among requests of equal options only."""
 
     proxy_url: Secret | None = None
@@ -28,6 +28,10 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
     """PEM certificate that the gateway shows to the provider."""
     key_file: str | None = None
     """Its key; None: in ``cert_file`` too."""
+    allow_private: bool = True
+    """Whether the provider may have an address that is none of the internet's (:mod:`transport.private_addresses`)."""
+    allow_private_proxy: bool = True
+    """The same of the proxy."""
 
 
 STRAIGHT = ConnectionOptions()
@@ -117,6 +121,7 @@ class UpstreamClient(Protocol):
 
         Raises:
             core.errors.ConnectFailed, core.errors.ConnectTimeout: no byte was written (`delivered: no`).
+            core.errors.PrivateAddressRefused: as ``options`` want it; nothing was connected to.
             core.errors.UpstreamTimeout: connected, but no head in `first_byte_seconds` (`delivered: maybe`).
             core.errors.UpstreamCut, core.errors.UpstreamMalformed: the connection or the head broke.
         """

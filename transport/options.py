@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ssl
+import stat
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -127,7 +128,23 @@ def _stamp(name: str) -> object:
     return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
 
 
+def may_block(path: str | Path) -> bool:
+    """Whether to read it may take for ever: a pipe or a device. What is not there is told by whoever reads it."""
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _require_file(key: str, what: str, name: str) -> None:
+    if may_block(name):
+        raise CannotConnect(key, f"{what} cannot be read: it is not a file")
+
+
 def _make_context(options: ConnectionOptions) -> ssl.SSLContext:
+    if options.ca_file is not None:
+        _require_file("ca", "the authorities", options.ca_file)
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
     except OSError as error:  # which ssl.SSLError is
@@ -140,6 +157,9 @@ def _make_context(options: ConnectionOptions) -> ssl.SSLContext:
 def _show(context: ssl.SSLContext, options: ConnectionOptions) -> None:
     if options.cert_file is None:
         return
+    _require_file("cert", "the certificate", options.cert_file)
+    if options.key_file is not None:
+        _require_file("key", "the certificate's key", options.key_file)
     try:
         if b"-----BEGIN CERTIFICATE-----" not in Path(options.cert_file).read_bytes():
             raise CannotConnect("cert", "the certificate is not in PEM form")

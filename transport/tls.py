@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.clock import SystemClock
+from transport.options import may_block
 
 _log = logging.getLogger("sluice.server")
 
@@ -74,6 +75,8 @@ class ServerTls:
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         for path in (self._cert, self._key):
             try:
+                if may_block(path):
+                    raise CannotUseCertificate(f"cannot read {path}: it is not a file")
                 with path.open("rb"):
                     pass
             except OSError as error:

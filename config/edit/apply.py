@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from config.document import Document, Value, parse
-from config.edit.edits import Edit, MergePatch, PutDocument, PutEntry, RemoveEntry, key_field
+from config.edit.edits import Edit, MergePatch, PutDocument, PutEntry, PutFiles, RemoveEntry, key_field
 from config.edit.errors import EditRefused, EntryExists, EntryMissing, Unreadable
 from config.edit.nodes import Unfamiliar
 from config.edit.ownership import distribute
@@ -36,6 +36,8 @@ def apply(files: Files, edit: Edit) -> Files:
     """
     if isinstance(edit, PutDocument):
         return _put_document(files, edit)
+    if isinstance(edit, PutFiles):
+        return _put_files(files, edit)
     documents = [_parse(file) for file in files]
     document = merge(documents[0], documents[1:])
     if document.faults:
@@ -92,6 +94,18 @@ def _put_document(files: Files, edit: PutDocument) -> Files:
     _parse(files[number])
     changed = msgspec.structs.replace(files[number], data=edit.data)
     return tuple(changed if place == number else file for place, file in enumerate(files))
+
+
+def _put_files(files: Files, edit: PutFiles) -> Files:
+    for file in files:
+        _parse(file)
+    root, *_ = files
+    if edit.files[0][0] != root.relative:
+        raise EditRefused([Fault((), f"these are the files of `{edit.files[0][0]}`, and not of `{root.relative}`")])
+    known = {file.relative: file for file in files}
+    return tuple(
+        msgspec.structs.replace(known.get(name) or SourceFile(name, name, b""), data=data) for name, data in edit.files
+    )
 
 
 def _put_entry(values: list[Mapping], edit: PutEntry) -> list[Mapping]:

@@ -42,7 +42,17 @@ class RemoveEntry(msgspec.Struct, frozen=True, tag="remove_entry"):
     key: str
 
 
-Edit = PutDocument | MergePatch | PutEntry | RemoveEntry
+class PutFiles(msgspec.Struct, frozen=True, tag="put_files"):
+    """Put the files of another revision in the place of those that are there: the document becomes exactly that one.
+
+    No file is made or removed: that is left to whoever made and removed them since.
+    """
+
+    files: tuple[tuple[str, bytes], ...]
+    """:attr:`config.sources.SourceFile.relative` and content of each, the root first."""
+
+
+Edit = PutDocument | PutFiles | MergePatch | PutEntry | RemoveEntry
 
 _KEY_FIELDS = {"model_aliases": "from"}
 

@@ -7,7 +7,7 @@ EditFault
 │   └── EntryExists          what must not exist does
 ├── Stale                    the document is not the one that the edit was made for
 ├── ReadOnlyDocument         the files cannot be replaced by us
-├── DocumentBusy             another edit does not come to its end
+├── DocumentBusy             another edit, or somebody who writes to it by hand, does not come to the end
 └── WriteFailed              the disk is full or broken
 """
 
@@ -54,7 +54,7 @@ class ReadOnlyDocument(EditFault):
 
 
 class DocumentBusy(EditFault):
-    """Another edit holds the lock of the document for too long."""
+    """Another edit holds the lock of the document for too long, or somebody has a file of it open for writing."""
 
 
 class WriteFailed(EditFault):

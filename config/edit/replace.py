@@ -1,6 +1,7 @@
 """Files replaced whole or not at all."""
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import suppress
@@ -10,9 +11,18 @@ import msgspec
 
 from config.durable import sync_directory
 from config.edit.errors import EditFault, ReadOnlyDocument, WriteFailed
+from config.edit.exchange import exchange, is_being_written
 
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+# So often, at most, what came in between is put back.
+_TRIES = 10
+
+
+class Overtaken(Exception):
+    """The file was changed by somebody who knows nothing of locks, and is as they have left it."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -21,17 +31,46 @@ class Prepared(msgspec.Struct, frozen=True):
     target: Path
     """The file itself, behind all symlinks."""
     beside: Path
+    before: str
+    """What the file holds, as :func:`digest` has it: it takes the place of nothing else."""
+    after: str
+    """The new content, likewise."""
 
     def put(self) -> None:
         """Let the new content take the file's place.
 
         Raises:
             OSError: it cannot; the file is as it was.
+            Overtaken: the file holds something else by now.
         """
-        self.beside.replace(self.target)
+        if digest(self.target.read_bytes()) != self.before:
+            raise Overtaken
+        if exchange(self.beside, self.target):
+            self._see_what_came_out()
+            self.drop()
+        else:
+            # Between the look at it and this, an edit by hand would be lost.
+            self.beside.replace(self.target)
         # It has happened: a directory that cannot be synchronized now makes it last less surely, not undone.
         with suppress(OSError):
             sync_directory(self.target.parent)
+
+    def _see_what_came_out(self) -> None:
+        """
+        Raises:
+            Overtaken: something else than was expected, which is put back.
+        """
+        expected, inside = self.before, self.after
+        for number in range(_TRIES):
+            out = digest(self.beside.read_bytes())
+            # Who has it open may have looked at it, and writes to it yet.
+            if out == expected and not is_being_written(self.beside):
+                if number:
+                    raise Overtaken
+                return
+            exchange(self.beside, self.target)
+            expected, inside = inside, out
+        raise Overtaken
 
     def drop(self) -> None:
         """Remove the new content, if it is still beside the file."""
@@ -47,8 +86,13 @@ def beside(target: Path, mark: str) -> Path:
     return target.with_name(f".{target.name}.{mark}.new")
 
 
-def prepare(target: Path, data: bytes, mark: str) -> Prepared:
-    """Write ``data`` beside ``target``, with its mode and owner, for good.
+def digest(data: bytes) -> str:
+    """SHA-256 as hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def prepare(target: Path, data: bytes, mark: str, before: bytes) -> Prepared:
+    """Write ``data`` beside ``target``, which holds ``before``, with its mode and owner, for good.
 
     Raises:
         OSError: it cannot be written, which leaves nothing behind.
@@ -57,7 +101,7 @@ def prepare(target: Path, data: bytes, mark: str) -> Prepared:
     status = target.stat()
     if not status.st_mode & 0o222:
         raise ReadOnlyDocument(f"{target} is read-only: make it writable, or change it where it comes from")
-    prepared = Prepared(target, beside(target, mark))
+    prepared = Prepared(target, beside(target, mark), digest(before), digest(data))
     prepared.drop()
     try:
         # Until the mode is that of the file, for nobody else: it may hold secrets.

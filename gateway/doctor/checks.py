@@ -7,7 +7,7 @@ from pathlib import Path
 from config.environment import environment
 from config.faults import ConfigFaults
 from core.tasks import Tasks
-from gateway.doctor import clock, document, files, limits, listening, providers, public, vault
+from gateway.doctor import clock, document, files, limits, listening, providers, public, storage, vault
 from gateway.doctor.context import Check, Context, Settings
 from gateway.doctor.examine import examine
 from gateway.doctor.report import Finding, Report, Where, fault, split_mend
@@ -21,6 +21,8 @@ CHECKS: tuple[Check, ...] = (
     files.check_modes,
     files.check_directory,
     limits.check,
+    storage.check_places,
+    storage.check_database,
     vault.check,
     providers.check,
     listening.check_certificate,

@@ -45,9 +45,7 @@ async def check_directory(context: Context) -> AsyncIterator[Finding]:
     if not settings.persist or context.is_damaged("secrets", "directory"):
         return
     directory = context.directory / settings.directory
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest(directory)
     where = context.where("secrets", "directory")
     if not existing.is_dir():
         yield fault(where, f"{existing} is no directory", "name another in `secrets.directory`, or remove that file")
@@ -59,6 +57,13 @@ async def check_directory(context: Context) -> AsyncIterator[Finding]:
         )
     else:
         yield fine(f"{directory} can be written to", where)
+
+
+def nearest(path: Path) -> Path:
+    """What there is of ``path``: itself, or the nearest above it."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def judge(kept: Kept) -> list[Finding]:

@@ -15,6 +15,7 @@ from gateway.doctor.context import SECONDS, Context
 from gateway.doctor.report import Finding, Severity, Where, fault, fine
 from transport.messages import ConnectionOptions
 from transport.options import CannotConnect, parse_proxy_url
+from transport.private_addresses import PrivateAddress
 
 # Of X509_verify_cert (OpenSSL's x509_vfy.h).
 _NOT_YET_VALID = 9
@@ -139,6 +140,12 @@ def explain(error: UpstreamError | TimeoutError, server: Server) -> Finding:
             "look at firewalls between this machine and it; if a proxy must be used, name it in `proxy_url`",
         )
     match error.__cause__:
+        case PrivateAddress() as private:
+            return fault(
+                where,
+                f"{server.whose} may not be connected to: {private}, and its `allow_private` is false",
+                "set `allow_private: true` if it is meant to be in a private network, else correct its host",
+            )
         case socket.gaierror() | UnicodeError():
             return fault(
                 where,

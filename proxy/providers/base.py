@@ -30,6 +30,33 @@ class Call(msgspec.Struct, frozen=True):
     options: ConnectionOptions = STRAIGHT
 
 
+class ListedModel(msgspec.Struct, frozen=True):
+    """A model of a provider's list."""
+
+    id: str
+    """What the provider calls it: text that can be shown."""
+    owned_by: str | None = None
+    created: float | None = None
+    """Seconds since the Unix epoch."""
+    raw: bytes = b""
+    """Its entry as the provider wrote it: a JSON object, or nothing where it was a name alone."""
+
+
+class ModelPage(msgspec.Struct, frozen=True):
+    """One answer to the question for models."""
+
+    models: tuple[ListedModel, ...]
+    next_query: str | None
+    """What asks for those that follow; None: these were the last."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A request that has a model say something, as little as can be."""
+
+    path: str
+    body: bytes
+
+
 class ProviderAdapter(Protocol):
     """A provider of one type, bound to its entry in the configuration. Pure: no IO, no clock."""
 
@@ -48,6 +75,23 @@ class ProviderAdapter(Protocol):
 
     def classify(self, status: int, headers: Headers, body: bytes) -> UpstreamAnswered:
         """Which error an answer with ``status`` >= 400 is. Decides by status and code, never by wording."""
+        ...
+
+    @property
+    def models_path(self) -> str:
+        """Where a GET tells the provider's models, which costs nothing."""
+        ...
+
+    def read_models(self, body: bytes) -> ModelPage:
+        """The models of an answer with status 200.
+
+        Raises:
+            core.errors.UpstreamMalformed: it is no list of models.
+        """
+        ...
+
+    def trial(self, model: str) -> Trial:
+        """The smallest question to ``model``, for a POST."""
         ...
 
 

@@ -14,9 +14,10 @@ from config.schema import Provider
 from core.errors import UpstreamAnswered
 from core.headers import Headers
 from core.secret import Secret
-from proxy.providers.base import Call
+from proxy.providers.base import Call, ModelPage, Trial
 from proxy.providers.classify import classify
 from proxy.providers.entry import read_base_url, read_headers, read_options
+from proxy.providers.model_list import read_models
 from transport.messages import UpstreamRequest
 
 _FieldText = Annotated[str, Meta(pattern=r"^[!-~]+\Z")]
@@ -49,10 +50,12 @@ class Vendor(msgspec.Struct, frozen=True):
     base_url: str | None
     """None: every entry must give its own."""
     options: type[VendorOptions] = VendorOptions
+    output_limit: str = "max_tokens"
+    """The member of a chat request that bounds its answer."""
 
 
 VENDORS: dict[str, Vendor] = {
-    "openai": Vendor("https://api.openai.com/v1", OpenAIOptions),
+    "openai": Vendor("https://api.openai.com/v1", OpenAIOptions, "max_completion_tokens"),
     "openai-compatible": Vendor(None),
 }
 
@@ -61,6 +64,7 @@ class OpenAICompatible:
     """:class:`proxy.providers.base.ProviderAdapter` for the types of ``VENDORS``."""
 
     account_headers = frozenset({"openai-organization", "openai-project"})
+    models_path = "/models"
 
     def __init__(self, provider: Provider) -> None:
         """
@@ -81,6 +85,7 @@ class OpenAICompatible:
         extra = dict(options.headers()) | dict(read_headers(provider.headers, faults))
         if faults:
             raise ConfigFaults(faults)
+        self._output_limit = vendor.output_limit
         self._extra = tuple(extra.items())
         self._dropped = frozenset(extra) | {"authorization"} | self.account_headers
         self._authenticates = "authorization" not in extra
@@ -109,3 +114,13 @@ class OpenAICompatible:
     def classify(self, status: int, headers: Headers, body: bytes) -> UpstreamAnswered:
         """See :func:`proxy.providers.classify.classify`."""
         return classify(status, headers, body)
+
+    def read_models(self, body: bytes) -> ModelPage:
+        """See :func:`proxy.providers.model_list.read_models`."""
+        return read_models(body)
+
+    def trial(self, model: str) -> Trial:
+        """A chat of one word. Some models refuse limits below 16 tokens."""
+        message = {"role": "user", "content": "ping"}
+        body = {"model": model, "messages": [message], self._output_limit: 16}
+        return Trial("/chat/completions", msgspec.json.encode(body))

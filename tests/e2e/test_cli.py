@@ -216,6 +216,13 @@ def test_the_schema_is_current_and_a_stale_one_is_told(tmp_path: Path) -> None:
     assert "not current" in err
 
 
+def test_the_openapi_document_is_current_and_a_stale_one_is_told(tmp_path: Path) -> None:
+    assert (0, "", "") == run_cli("openapi", "--check", cwd=tmp_path)
+    status, out, _ = run_cli("openapi", cwd=tmp_path)
+    assert (0, "3.1.0") == (status, json.loads(out)["openapi"])
+    assert 1 == run_cli("openapi", "--check", str(tmp_path / "none"), cwd=tmp_path)[0]
+
+
 def test_version(tmp_path: Path) -> None:
     status, out, _ = run_cli("version", cwd=tmp_path)
     assert 0 == status

@@ -9,15 +9,18 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from config.document import Value, parse
 from config.edit import lock
-from config.edit.edits import MergePatch, PutDocument, PutEntry, RemoveEntry
+from config.edit.edits import MergePatch, PutDocument, PutEntry, PutFiles, RemoveEntry
 from config.edit.errors import DocumentBusy, EditRefused, ReadOnlyDocument, Stale, Unreadable, WriteFailed
+from config.edit.exchange import exchange
 from config.edit.replace import Prepared, prepare
 from config.edit.writer import Commit, Files, Writer
 from config.faults import ConfigFaults, Fault
@@ -39,7 +42,7 @@ providers:
     type: echo
 """
 BEGINNING = """
-import sys, os
+import sys, os, time
 from pathlib import Path
 from config.edit.edits import *
 from config.edit.errors import *
@@ -52,6 +55,8 @@ def revision():
     return revision_of([first, *read_includes(root, ["conf.d/*.yaml"])[0]])
 """
 BOTH = MergePatch({"providers": [{"name": "one", "type": "changed"}, {"name": "two", "type": "changed"}]})
+
+NEW = PutEntry("providers", "new", {"type": "echo"})
 
 
 @pytest.fixture
@@ -137,6 +142,70 @@ def test_what_is_written_by_hand_while_an_edit_is_validated_is_kept(root: Path) 
     with pytest.raises(Stale):
         Writer(root).commit(revision(root), BOTH, edit_by_hand)
     assert (ROOT + "# by hand\n", INCLUDED) == contents(root)
+    assert set() == names_left(root)
+
+
+def rename(root: Path, text: str) -> None:
+    beside = root.with_name("by-hand")
+    beside.write_text(text)
+    beside.replace(root)
+
+
+@pytest.mark.parametrize("write", [rename, Path.write_text])
+@pytest.mark.parametrize(("edit", "file"), [(NEW, "config.yaml"), (BOTH, "config.yaml"), (BOTH, "conf.d/more.yaml")])
+def test_what_is_written_by_hand_at_the_last_moment_is_kept(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: PutEntry | MergePatch,
+    write: Callable[[Path, str], None],
+    file: str,
+) -> None:
+    """Between the last look at the files and their replacement."""
+    others = {ROOT, INCLUDED} - {(root.parent / file).read_text()}
+    by_hand = (root.parent / file).read_text() + "# by hand\n"
+
+    def exchange_late(one: Path, other: Path) -> bool:
+        if other == root.parent / file and "# by hand" not in other.read_text() + one.read_text():
+            write(other, by_hand)
+        return exchange(one, other)
+
+    monkeypatch.setattr("config.edit.replace.exchange", exchange_late)
+    with pytest.raises(Stale) as stale:
+        commit(root, edit)
+    assert revision(root) == stale.value.present
+    assert {by_hand, *others} == set(contents(root))
+    assert set() == names_left(root)
+
+
+@pytest.mark.parametrize("edit", [NEW, BOTH])
+def test_who_has_opened_a_file_to_write_to_it_loses_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, edit: PutEntry | MergePatch
+) -> None:
+    before = revision(root)
+    with root.open("a"), pytest.raises(DocumentBusy, match="open for writing"):
+        commit(root, edit)
+    with monkeypatch.context() as patch:
+        # Opened at the last moment, and written to when the edit was to be there already.
+        late: list[IO[str]] = []
+
+        def exchange_late(one: Path, other: Path) -> bool:
+            late.extend([other.open("a")] if not late else [])
+            return exchange(one, other)
+
+        patch.setattr("config.edit.replace.exchange", exchange_late)
+        with pytest.raises(Stale) as stale:
+            commit(root, edit)
+    assert before == stale.value.present
+    with late[0]:
+        late[0].write("# by hand\n")
+    assert (ROOT + "# by hand\n", INCLUDED) == contents(root)
+    assert set() == names_left(root)
+
+
+def test_a_file_system_that_cannot_exchange_names_does_without(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.edit.replace.exchange", lambda _one, _other: False)
+    commit(root, BOTH)
+    assert (ROOT.replace("echo", "changed"), INCLUDED.replace("echo", "changed")) == contents(root)
     assert set() == names_left(root)
 
 
@@ -283,6 +352,32 @@ def test_rival_processes_that_try_again_lose_nothing(root: Path) -> None:
     assert ROOT == root.read_text()[: len(ROOT)]
 
 
+def test_what_is_read_beside_edits_of_two_files_is_one_that_was_there(root: Path) -> None:
+    script = """
+        print(revision(), flush=True)
+        number = 0
+        while True:
+            number += 1
+            value = [{"name": "one", "type": f"t{number}"}, {"name": "two", "type": f"t{number}"}]
+            done = Writer(root).commit(revision(), MergePatch({"providers": value}), lambda files: None)
+            print(done.revision, flush=True)
+            if os.path.exists(root.parent / "enough"):
+                break
+            time.sleep(0.01)
+    """
+    process = start(root, script)
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()
+    reader, found = Writer(root), set[str | None]()
+    beginning = time.monotonic()
+    while len(found) < 20 and time.monotonic() - beginning < 15:
+        found |= {reader.read_leniently()[0], revision_of(reader.look().before)}
+    (root.parent / "enough").touch()
+    output, _ = process.communicate(timeout=10)
+    assert 20 <= len(found)
+    assert set() == found - {*output.split(), first}
+
+
 def test_a_killed_writer_leaves_the_old_document_or_the_new_one(root: Path) -> None:
     script = """
         number = 0
@@ -409,10 +504,10 @@ def test_what_cannot_be_put_back_is_finished_by_the_next_edit(root: Path, monkey
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         put(self)
 
-    def prepare_no_more(target: Path, data: bytes, mark: str) -> Prepared:
+    def prepare_no_more(target: Path, data: bytes, mark: str, before: bytes) -> Prepared:
         if data == ROOT.encode():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return prepare(target, data, mark)
+        return prepare(target, data, mark, before)
 
     with monkeypatch.context() as patch:
         patch.setattr(Prepared, "put", put_one)
@@ -467,3 +562,39 @@ def test_an_edit_is_refused_where_it_would_change_more(root: Path) -> None:
     with pytest.raises(EditRefused, match="&a"):
         commit(root, MergePatch({"a": {"x": 2}}))
     assert before == contents(root)
+
+
+def plain(files: Files) -> tuple[tuple[str, bytes], ...]:
+    return tuple((file.relative, file.data) for file in files)
+
+
+def test_all_files_of_a_revision_are_put_back_together(root: Path) -> None:
+    (root.parent / "other.yaml").write_text("{}\n")
+    before = Writer(root).look().before
+    commit(root, BOTH)
+    first = Writer(root).look().before
+    with Writer(root).draft() as draft:
+        draft.edit(MergePatch({"include": ["other.yaml"]}))
+        assert ("config.yaml",) == draft.write()
+    # The includes are those of the revision, and so is what they hold.
+    with Writer(root).draft() as draft:
+        draft.edit(PutFiles(plain(before)))
+        assert ("config.yaml", "conf.d/more.yaml") == draft.write()
+    assert (ROOT, INCLUDED) == contents(root)
+    assert first != Writer(root).look().before == before
+    assert set() == names_left(root) - {"other.yaml"}
+
+
+def test_a_revision_is_put_back_whole_or_not_at_all(root: Path) -> None:
+    before = Writer(root).look().before
+    commit(root, BOTH)
+    now = contents(root)
+    (root.parent / "conf.d/new.yaml").write_text("{}\n")
+    with Writer(root).draft() as draft, pytest.raises(EditRefused, match=r"no file `conf.d/new.yaml`.*take it away"):
+        draft.edit(PutFiles(plain(before)))
+    (root.parent / "conf.d/new.yaml").unlink()
+    (root.parent / "conf.d/more.yaml").rename(root.parent / "more.yaml")
+    with Writer(root).draft() as draft, pytest.raises(EditRefused, match=r"a file `conf.d/more.yaml`.*make it"):
+        draft.edit(PutFiles(plain(before)))
+    (root.parent / "more.yaml").rename(root.parent / "conf.d/more.yaml")
+    assert now == contents(root)

@@ -1,7 +1,8 @@
 """The models of providers in a database."""
 
 from storage.database import Database
-from storage.models import ModelStore, ProviderModels, SeenModel
+from storage.models import ModelStore
+from storage.records import ProviderModels, SeenModel
 
 
 async def test_the_models_of_a_provider_are_replaced_as_a_whole(database: Database) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from core.clock import ManualClock
 from storage.database import Database
 from storage.errors import BadCursor, NameTaken, NotFound, Stale
-from storage.tokens import NewToken, StoredToken, TokenStore
+from storage.records import NewToken, StoredToken
+from storage.tokens import TokenStore
 
 
 @pytest.fixture

@@ -83,12 +83,40 @@ async def test_it_knows_what_each_worker_has_in_force(supervise: Start) -> None:
     assert [True] == ready
 
 
-async def test_one_worker_has_the_others_follow(supervise: Start) -> None:
-    script = GOOD.replace(
-        "for line", 'if place["slot"] == 0: time.sleep(0.3); say(type="follow", trigger="followed")\nfor line', 1
-    )
-    supervisor = supervise(script, 3)
-    await until(lambda: [each.revision for each in supervisor.workers] == ["r1", "followed", "followed"])
+# Of three workers the first asks, once they know each other, and shows what it is told as its revision.
+ASKING = """
+say(type="ready", revision="r1")
+if place["slot"] == 0:
+    time.sleep(0.3)
+    say(type="asked", number=5, task={"type": "refresh_tokens", "version": 7}, timeout_seconds=TIMEOUT)
+for line in lines:
+    message = json.loads(line)
+    if message["type"] == "answered":
+        say(type="reloaded", revision="{count} {failed} {silent} {number}".format(**message))
+    if message["type"] == "asked":
+        assert message["task"] == {"type": "refresh_tokens", "version": 7}, message
+        ANSWER
+    if message["type"] == "drain":
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeout_seconds", "told"),
+    [
+        ('say(type="done", number=message["number"])', 5, "2 0 0 5"),
+        ('say(type="done", number=message["number"], failed=place["slot"] == 2)', 5, "2 1 0 5"),
+        ('say(type="done", number=message["number"] + (place["slot"] == 2))', 0.5, "2 0 1 5"),
+        ('place["slot"] == 2 and os._exit(0); say(type="done", number=message["number"])', 5, "2 0 0 5"),
+    ],
+    ids=["all-do-it", "one-cannot", "one-is-silent", "one-dies"],
+)
+async def test_what_a_worker_asks_for_is_done_by_all_others(
+    supervise: Start, expect_log: ExpectLog, answer: str, timeout_seconds: float, told: str
+) -> None:
+    with expect_log("ended with status 0") if "_exit" in answer else contextlib.nullcontext():
+        supervisor = supervise(ASKING.replace("ANSWER", answer).replace("TIMEOUT", str(timeout_seconds)), 3)
+        await until(lambda: len(supervisor.workers) == 3 and supervisor.workers[0].revision == told)
 
 
 async def test_a_refused_configuration_is_known_until_the_next_is_taken(supervise: Start) -> None:

@@ -266,6 +266,14 @@ async def test_a_proxy_that_does_not_do_it_is_named(
             error = error.__cause__
 
 
+async def test_a_tunnel_that_ends_at_once_is_not_asked_for_without_end(client: HttpClient) -> None:
+    async with connect_proxy(answer=b"HTTP/1.1 200 OK\r\n\r\n") as proxy:
+        options = ConnectionOptions(Secret.literal(f"http://localhost:{proxy.port}"))
+        with pytest.raises(UpstreamError):
+            await client.send(post("http://provider.invalid/", options=options))
+        assert len(proxy.heads) <= 3
+
+
 async def test_wrong_credentials_are_the_proxys_complaint(client: HttpClient) -> None:
     async with connect_proxy(user_password="user:right") as proxy:
         options = ConnectionOptions(Secret.literal(f"http://user:wrong@localhost:{proxy.port}"))

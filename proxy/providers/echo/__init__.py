@@ -18,11 +18,12 @@ from config.schema import Provider
 from core.errors import UpstreamAnswered
 from core.headers import Headers
 from core.secret import Secret
-from proxy.providers.base import Call
+from proxy.providers.base import Call, ModelPage, Trial
 from proxy.providers.classify import classify
 from proxy.providers.echo import chat, embeddings, faults, responses, uploads
 from proxy.providers.echo.answer import CREATED, Answer, Pace, Rejected, document, error_answer, play
 from proxy.providers.entry import read_options
+from proxy.providers.model_list import read_models
 from transport.messages import Pieces, UpstreamRequest
 from transport.script import Receive, Received, Script
 
@@ -64,6 +65,7 @@ class Echo:
     """:class:`proxy.providers.base.LocalAdapter` of the type `echo`."""
 
     account_headers: frozenset[str] = frozenset()
+    models_path = "/models"
 
     def __init__(self, provider: Provider) -> None:
         """
@@ -94,6 +96,15 @@ class Echo:
     def classify(self, status: int, headers: Headers, body: bytes) -> UpstreamAnswered:
         """See :func:`proxy.providers.classify.classify`."""
         return classify(status, headers, body)
+
+    def read_models(self, body: bytes) -> ModelPage:
+        """See :func:`proxy.providers.model_list.read_models`."""
+        return read_models(body)
+
+    def trial(self, model: str) -> Trial:
+        """A chat of one word."""
+        body = {"model": model, "messages": [{"role": "user", "content": "ping"}]}
+        return Trial("/chat/completions", msgspec.json.encode(body))
 
     def respond(self, request: UpstreamRequest) -> Script | Receive:
         """The answer, step by step. A streamed body is taken in whole before it is answered."""

@@ -1,4 +1,4 @@
-"""Tokens, audit, revisions of the configuration, models of providers, and the counters of changes."""
+"""Tokens, audit, revisions of the configuration, models of providers, jobs, and the counters of changes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,6 +41,7 @@ def upgrade() -> None:
     op.create_table(
         "audit",
         sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=False, nullable=False),
+        sa.Column("id", sa.Text, nullable=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("actor_kind", sa.Text, nullable=False),
@@ -51,9 +52,11 @@ def upgrade() -> None:
         sa.Column("before", sa.Text),
         sa.Column("after", sa.Text),
         sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("request_id", sa.Text),
         sa.Column("previous_hash", sa.LargeBinary, nullable=False),
         sa.Column("hash", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_audit"),
+        sa.UniqueConstraint("id", name="uq_audit_id"),
     )
     op.create_index("ix_audit_at", "audit", ["at"])
     op.create_index("ix_audit_actor_seq", "audit", ["actor", "seq"])
@@ -63,6 +66,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("seq", sa.BigInteger, nullable=False),
         sa.Column("revision", sa.Text, nullable=False),
+        sa.Column("before", sa.Text),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("author", sa.Text, nullable=False),
         sa.Column("trigger", sa.Text, nullable=False),
@@ -71,6 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_config_revisions"),
         sa.UniqueConstraint("seq", name="uq_config_revisions_seq"),
     )
+    op.create_index("ix_config_revisions_at_seq", "config_revisions", ["at", "seq"])
     op.create_table(
         "provider_models",
         sa.Column("provider", sa.Text, nullable=False),
@@ -78,6 +83,19 @@ def upgrade() -> None:
         sa.Column("raw", sa.Text, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("provider", "model", name="pk_provider_models"),
+    )
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger),
+        sa.Column("result", sa.Text),
+        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
+        sa.UniqueConstraint("seq", name="uq_jobs_seq"),
     )
     op.create_table(
         "changes",

@@ -177,6 +177,22 @@ def test_failures_are_forgotten_after_a_while(clock: ManualClock) -> None:
     lockouts.require_open(AWAY)
 
 
+def test_a_lock_out_is_told_once_and_a_new_one_again(clock: ManualClock) -> None:
+    told: list[tuple[str, float]] = []
+    lockouts = Lockouts(clock, lambda address, seconds: told.append((address, seconds)))
+    for number in range(FAILURES_BEFORE_LOCKOUT - 1):
+        lockouts.failed(f"2001:db8::{number}")
+    assert [] == told
+    # The last two were being checked at the same time.
+    for _ in range(2):
+        lockouts.failed("2001:db8::1")
+    assert [("2001:db8::/64", LOCKOUT_SECONDS)] == told
+    clock.advance(LOCKOUT_SECONDS)
+    for _ in range(FAILURES_BEFORE_LOCKOUT):
+        lockouts.failed("2001:db8::1")
+    assert 2 == len(told)
+
+
 def test_failures_of_one_ipv6_network_count_together(clock: ManualClock) -> None:
     lockouts = Lockouts(clock)
     for number in range(FAILURES_BEFORE_LOCKOUT):

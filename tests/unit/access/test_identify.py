@@ -13,6 +13,7 @@ from core.identity import AdminKey, ApiToken
 from core.secret import Secret
 
 TEXT = new_token(bytes(range(RANDOM_BYTES)))
+NOW = 1_700_000_000.0
 OTHER = new_token(bytes(RANDOM_BYTES))
 INDEX = TokenIndex((Token(name="team", sha256=digest(TEXT)),))
 
@@ -30,7 +31,7 @@ INDEX = TokenIndex((Token(name="team", sha256=digest(TEXT)),))
     ],
 )
 def test_a_token_is_taken_from_any_of_the_three_fields(fields: list[tuple[str, str]]) -> None:
-    assert "team" == caller(Headers([("host", "gateway"), *fields]), INDEX).name
+    assert "team" == caller(Headers([("host", "gateway"), *fields]), INDEX, "192.0.2.1", NOW).name
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_a_token_is_taken_from_any_of_the_three_fields(fields: list[tuple[str, s
 )
 def test_a_refusal_names_the_mend_and_never_the_key(fields: list[tuple[str, str]], mend: str) -> None:
     with pytest.raises(Unauthenticated) as raised:
-        caller(Headers(fields), INDEX)
+        caller(Headers(fields), INDEX, "192.0.2.1", NOW)
     assert mend in raised.value.message
     assert TEXT[:20] not in raised.value.message
     assert OTHER not in raised.value.message
@@ -61,7 +62,7 @@ def test_without_tokens_everybody_is_refused_and_told_no_more_than_with() -> Non
     messages = []
     for index in (TokenIndex(()), INDEX):
         with pytest.raises(Unauthenticated) as raised:
-            caller(Headers([("x-api-key", OTHER)]), index)
+            caller(Headers([("x-api-key", OTHER)]), index, "192.0.2.1", NOW)
         messages.append(raised.value.message)
     assert messages[0] == messages[1]
 
@@ -92,7 +93,7 @@ def admin_keys() -> Iterator[_AdminKeys]:
 
 
 async def test_on_the_management_api_a_token_comes_before_the_admin_key(admin_keys: _AdminKeys) -> None:
-    known = await Identifier(INDEX, admin_keys, None).manager(Headers([("x-api-key", TEXT)]), "192.0.2.1")
+    known = await Identifier(INDEX, admin_keys, None, lambda: NOW).manager(Headers([("x-api-key", TEXT)]), "192.0.2.1")
     assert isinstance(known, ApiToken)
     assert "team" == known.name
     assert [] == admin_keys.asked
@@ -101,13 +102,13 @@ async def test_on_the_management_api_a_token_comes_before_the_admin_key(admin_ke
 @pytest.mark.parametrize("text", [OTHER, OTHER[:-1]])
 async def test_an_unknown_token_is_never_tried_as_the_admin_key(admin_keys: _AdminKeys, text: str) -> None:
     with pytest.raises(Unauthenticated):
-        await Identifier(INDEX, admin_keys, None).manager(Headers([("x-api-key", text)]), "192.0.2.1")
+        await Identifier(INDEX, admin_keys, None, lambda: NOW).manager(Headers([("x-api-key", text)]), "192.0.2.1")
     assert [] == admin_keys.asked
 
 
 async def test_anything_else_is_tried_as_the_admin_key_from_the_callers_address(admin_keys: _AdminKeys) -> None:
     secret = Secret.literal("hash")
-    identifier = Identifier(INDEX, admin_keys, secret)
+    identifier = Identifier(INDEX, admin_keys, secret, lambda: NOW)
     assert AdminKey() == await identifier.manager(Headers([("authorization", "Bearer the admin key")]), "192.0.2.1")
     with pytest.raises(Unauthenticated):
         await identifier.manager(Headers([("authorization", "Bearer guess")]), "192.0.2.2")
@@ -115,7 +116,7 @@ async def test_anything_else_is_tried_as_the_admin_key_from_the_callers_address(
 
 
 async def test_the_data_plane_knows_no_admin_key(admin_keys: _AdminKeys) -> None:
-    assert "team" == caller(Headers([("x-api-key", TEXT)]), INDEX).name
+    assert "team" == caller(Headers([("x-api-key", TEXT)]), INDEX, "192.0.2.1", NOW).name
     with pytest.raises(Unauthenticated):
-        caller(Headers([("x-api-key", "the admin key")]), INDEX)
+        caller(Headers([("x-api-key", "the admin key")]), INDEX, "192.0.2.1", NOW)
     assert [] == admin_keys.asked

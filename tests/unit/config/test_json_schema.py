@@ -20,7 +20,7 @@ from config.json_schema import (
     shape,
 )
 from config.load import load
-from config.schema import Config, Management, MetricsSettings, Server, Telemetry
+from config.schema import Config, Management, MetricsSettings, Server, Storage, Telemetry
 from config.starter import starter_config
 from config.validation import validate
 from core.secret import Secret
@@ -100,6 +100,15 @@ def test_changed_keys_that_need_a_restart_are_named() -> None:
         management=Management(listen="127.0.0.1:1", admin_key_hash=Secret.literal("x")),
     )
     assert (("server", "workers"), ("management", "listen")) == changed_restart_keys(before, after)
+
+
+def test_a_secret_that_is_read_again_has_not_changed() -> None:
+    def config(url: str | None) -> Config:
+        return Config(storage=Storage(url=Secret.literal(url) if url is not None else None))
+
+    assert () == changed_restart_keys(config("sqlite:///a"), config("sqlite:///a"))
+    for before, after in (("sqlite:///a", "sqlite:///b"), (None, "sqlite:///a"), ("sqlite:///a", None)):
+        assert (("storage", "url"),) == changed_restart_keys(config(before), config(after))
 
 
 def test_the_example_loads_with_the_example_environment() -> None:

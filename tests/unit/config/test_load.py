@@ -49,9 +49,10 @@ def test_an_empty_document_is_refused(write: Write, text: str) -> None:
 def test_an_empty_mapping_is_an_empty_config_with_notices(write: Write) -> None:
     loaded = load(write("{}"), {})
     assert Config() == loaded.config
-    assert ["providers: there are none: no request can be answered", "tokens: there are none: nobody may call"] == [
-        str(notice).partition(":1:1: ")[2] for notice in loaded.notices
-    ]
+    assert [
+        "providers: there are none: no request can be answered",
+        "tokens: there are none here: nobody may call but with tokens that the API has made",
+    ] == [str(notice).partition(":1:1: ")[2] for notice in loaded.notices]
 
 
 def test_an_included_file_may_be_empty(write: Write) -> None:

@@ -17,6 +17,7 @@ from core.errors import (
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
+    PrivateAddressRefused,
     RetryScope,
     UpstreamAnswered,
     UpstreamError,
@@ -83,7 +84,7 @@ def test_every_class_says_all_that_is_asked_of_it(kind: type[GatewayError]) -> N
     if isinstance(error, UpstreamError):
         assert isinstance(kind.retry, RetryScope)  # type: ignore[attr-defined]
         assert kind.fallback in ("error", "context", "content")  # type: ignore[attr-defined]
-        undelivered = (ConnectFailed, ConnectTimeout, CredentialsRejected, UpstreamRateLimited)
+        undelivered = (ConnectFailed, ConnectTimeout, PrivateAddressRefused, CredentialsRejected, UpstreamRateLimited)
         assert (Delivered.NO if kind in undelivered else Delivered.MAYBE) is error.delivered
 
 

@@ -9,7 +9,21 @@ import msgspec
 import pytest
 
 from gateway import control
-from gateway.control import Channel, Drain, Follow, Message, Ready, Refused, Reload, Reloaded
+from gateway.control import (
+    Answered,
+    Apply,
+    Asked,
+    Channel,
+    ClearCooldown,
+    Done,
+    Drain,
+    Message,
+    Ready,
+    RefreshTokens,
+    Refused,
+    Reload,
+    Reloaded,
+)
 from tests.conftest import ExpectLog
 from tests.gateway_process import until
 
@@ -20,7 +34,13 @@ MESSAGES: list[Message] = [
     Ready("r1"),
     Reloaded("r2"),
     Refused(3, "a reason\nof two lines"),
-    Follow("api"),
+    Asked(1, Apply("r1", "api"), 10.0),
+    Asked(2, Reload("api")),
+    Asked(3, RefreshTokens(7)),
+    Asked(4, ClearCooldown("openai", model="gpt")),
+    Done(1),
+    Done(2, failed=True),
+    Answered(3, failed=1, silent=1, number=4),
 ]
 
 

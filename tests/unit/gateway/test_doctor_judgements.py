@@ -17,6 +17,7 @@ from gateway.doctor import checks, clock, files, limits, providers, public, ways
 from gateway.doctor.context import Context, Reading
 from gateway.doctor.report import Finding, Severity, Where, fine
 from transport.messages import STRAIGHT
+from transport.private_addresses import PrivateAddress
 
 
 def readings(*seconds: float) -> list[Reading]:
@@ -157,6 +158,11 @@ def broken(reason: str) -> ssl.SSLError:
         (UnicodeError("label too long"), "cannot be resolved", "correct the name"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "refuses connections at a.example:443", "start it"),
         (OSError(errno.ENETUNREACH, "unreachable"), "cannot be reached at a.example:443", "routes"),
+        (
+            PrivateAddress("10.0.0.1 is an address of a private network"),
+            "10.0.0.1 is an address",
+            "`allow_private: true`",
+        ),
         (untrusted(10), "has expired", "renew it"),
         (untrusted(9), "is not valid yet", "clock"),
         (untrusted(62), "is for other names", "write the name"),

@@ -14,7 +14,7 @@ from gateway.build import load_and_build
 from gateway.reload import Reloader
 from gateway.resources import Resources
 from gateway.workers import LAST_GOOD
-from management.dependencies import Refused, Reloaded
+from management.editing.editor import Refused, Reloaded
 from tests.conftest import ExpectLog
 from tests.gateway_process import until
 

@@ -8,33 +8,46 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.ioloop import IOLoop
 from tornado.web import Application
 
 from access.address import TrustedProxies
+from core.clock import SystemClock
 from core.errors import AdminKeyBusy, TooManyFailures, Unauthenticated
 from core.headers import Headers
-from core.identity import AdminKey, ApiToken, Scope
+from core.identity import AdminKey, ApiToken, AuthContext, Author, Role, Scope, Session
 from gateway.listeners import Listener
 from management.dependencies import (
     CooldownStatus,
     Dependencies,
     Health,
+    IssuedTokensStatus,
     ProviderStatus,
-    Refused,
-    Reloaded,
     ReloadStatus,
     StaleSecret,
+    StorageStatus,
     View,
 )
+from management.editing.editor import Refused, Reloaded
 from management.routes import build_application
+from management.setting_values import SettingShown
+from storage.errors import AuditFull, BadCursor
+from storage.records import AuditEntry, AuditFilter, NewAuditEntry, Page
+from tests.openapi_answers import check_answer
+from tests.planted import search
+from tests.unit.management.editor_stand_in import DocumentInMemory, SealingStandIn
+from tests.unit.management.provider_stand_in import Providers
+from tests.unit.management.routing_stand_in import Routing
+from tests.unit.management.token_stand_in import Tokens
 from transport.server import ServerLimits
 
-CALLERS: dict[str, AdminKey | ApiToken] = {
+CALLERS: dict[str, AuthContext] = {
     "admin": AdminKey(),
     **{scope.value: ApiToken(f"token-{scope.name.lower()}", scope) for scope in Scope},
+    **{f"session-{role.name.lower()}": Session("ann", role) for role in Role},
 }
 """What the test gateway knows: the key is the name."""
 
@@ -48,14 +61,29 @@ class Gateway:
     outcome: Reloaded | Refused | Exception = field(default_factory=lambda: Reloaded("def", True, 0.25))
     triggers: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    entries: list[NewAuditEntry] = field(default_factory=list)
+    """What the audit was told."""
+    audit_is_full: bool = False
+    audit_waits: int = 0
+    """So many entries are not in the list yet."""
+    wanted: list[AuditFilter | None] = field(default_factory=list)
+    """What the audit was asked for."""
+    providers: Providers = field(default_factory=Providers)
+    tokens: Tokens = field(default_factory=Tokens)
+    settings: dict[str, SettingShown] = field(default_factory=dict)
+
+    editor: DocumentInMemory = field(init=False)
+    sealer: SealingStandIn = field(default_factory=SealingStandIn)
+    routing: Routing = field(default_factory=Routing)
 
     def __post_init__(self) -> None:
+        self.editor = DocumentInMemory(self.reload)
         self.view = View("abc", self, TrustedProxies(), metrics_public=False)
 
     def change_view(self, **changes: Any) -> None:
         self.view = replace(self.view, **changes)
 
-    async def manager(self, headers: Headers, address: str) -> AdminKey | ApiToken:
+    async def manager(self, headers: Headers, address: str) -> AuthContext:
         self.addresses.append(address)
         key = (headers.get("authorization") or "").removeprefix("Bearer ")
         if key == "locked-out":
@@ -66,11 +94,35 @@ class Gateway:
             raise Unauthenticated("The API key is not known.")
         return CALLERS[key]
 
-    async def reload(self, trigger: str) -> Reloaded | Refused:
+    async def reload(self, trigger: str, _author: Author) -> Reloaded | Refused:
         self.triggers.append(trigger)
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+    def require_room(self) -> None:
+        if self.audit_is_full:
+            raise AuditFull("The audit takes no more.")
+
+    async def append(self, entry: NewAuditEntry) -> None:
+        self.entries.append(entry)
+
+    async def waiting(self) -> int:
+        return self.audit_waits
+
+    async def list(
+        self, wanted: AuditFilter | None = None, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[AuditEntry]:
+        if cursor is not None and not cursor.isdecimal():
+            raise BadCursor("not a cursor")
+        self.wanted.append(wanted)
+        begin = int(cursor or 0)
+        chain = [
+            AuditEntry(**msgspec.structs.asdict(entry), seq=seq, previous_hash=bytes([seq - 1]), hash=bytes([seq]))
+            for seq, entry in enumerate(self.entries, 1)
+        ]
+        found = chain[::-1][begin:]
+        return Page(tuple(found[:limit]), str(begin + limit) if len(found) > limit else None)
 
     def health(self) -> Health:
         at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -86,6 +138,8 @@ class Gateway:
             ),
             last_reload=ReloadStatus(at=at, trigger="watch", result="rejected", faults=2),
             stale_secrets=(StaleSecret(reference="${vault:a/b#c}", reason="sealed", since=at),),
+            issued_tokens=IssuedTokensStatus(count=7, loaded=True, stale_since=None),
+            storage=StorageStatus(state="unavailable", reason="unreachable", since=at, waiting=1, spooled=2),
         )
 
     def dependencies(self) -> Dependencies:
@@ -93,7 +147,15 @@ class Gateway:
             view=lambda: self.view,
             ready=lambda: self.ready,
             health=self.health,
-            reloader=self,
+            editor=self.editor,
+            revisions=self.editor,
+            sealer=self.sealer,
+            routing=self.routing,
+            audit=self,
+            clock=SystemClock(),
+            providers=self.providers,
+            tokens=self.tokens,
+            settings=lambda: self.settings,
             render_metrics=lambda: ("text/plain; version=1.0.0; charset=utf-8", b"sluice_requests_total 1.0\n"),
         )
 
@@ -172,6 +234,9 @@ def call(io_loop: IOLoop, http_client: AsyncHTTPClient, base_url: str) -> Call:
         fields = dict(headers or {})
         if key is not None:
             fields["Authorization"] = f"Bearer {key}"
+        if body is not None:
+            # Tornado's client would call it a form.
+            fields.setdefault("Content-Type", "application/json")
 
         async def fetch() -> HTTPResponse:
             return await http_client.fetch(
@@ -186,6 +251,11 @@ def call(io_loop: IOLoop, http_client: AsyncHTTPClient, base_url: str) -> Call:
             )
 
         response = io_loop.run_sync(fetch, timeout=10)
-        return Answer(response.code, {name.lower(): value for name, value in response.headers.get_all()}, response.body)
+        answer = Answer(
+            response.code, {name.lower(): value for name, value in response.headers.get_all()}, response.body
+        )
+        search(answer.body, f"the answer to {method} {path}")
+        check_answer(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     return send

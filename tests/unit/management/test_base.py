@@ -11,11 +11,14 @@ from tornado.routing import URLSpec
 from tornado.web import Application, HTTPError
 
 from access.address import TrustedProxies
-from core.identity import AdminKey, Anonymous, ApiToken, AuthContext, Role, Scope
-from management import base
-from management.base import MAX_BODY_BYTES, ManagementHandler
+from config.faults import Fault
+from core.identity import AdminKey, Anonymous, ApiToken, AuthContext, ExternalApp, Role, Scope, Session
 from management.dependencies import Dependencies
-from management.permit import Permit, any_caller, opened, requires
+from management.editing.editor import Refused
+from management.handler import base
+from management.handler.base import ManagementHandler
+from management.handler.operation import DEFAULT_MAX_BODY_BYTES, operation, unaudited
+from management.handler.permit import Permit, any_caller, opened, requires
 from management.routes import build_application
 
 Call = Callable[..., Any]
@@ -23,9 +26,10 @@ ExpectLog = Callable[[str], AbstractContextManager[object]]
 RELOAD = ("POST", "/api/v1/config/reload")
 
 
-class Odd(ManagementHandler, permit=any_caller()):
-    """Takes a name out of the path, as resources will."""
+class Odd(ManagementHandler):
+    """Takes a name out of the path, as resources do."""
 
+    @operation(any_caller(), summary="Odd.", answers={})
     async def get(self, name: str) -> None:
         raise HTTPError(418, name)
 
@@ -38,28 +42,68 @@ def app(gateway: Any) -> Application:
     return application
 
 
-@pytest.mark.parametrize(("path", "status"), [("/odd/%ff", 400), ("/odd/name", 418)])
-def test_what_tornado_refuses_has_the_fields_form_too(call: Call, path: str, status: int) -> None:
+@pytest.mark.parametrize("path", ["/odd/%ff", "/odd/name"])
+def test_what_tornado_refuses_has_the_fields_form_too(call: Call, path: str) -> None:
     answer = call("GET", path, "admin")
-    assert (status, "request_error-malformed") == (answer.status, answer.code)
+    assert (400, "request_error-malformed") == (answer.status, answer.code)
     assert "application/json" == answer.headers["content-type"]
 
 
-def test_a_handler_without_a_permit_cannot_be_written() -> None:
-    with pytest.raises(TypeError, match="Careless does not say who may call it"):
+def test_a_method_that_is_no_operation_cannot_be_written() -> None:
+    with pytest.raises(TypeError, match=r"Careless\.post does not say who may call it"):
 
         class Careless(ManagementHandler):
-            pass
+            async def post(self) -> None: ...
 
 
-def test_a_permit_is_not_inherited() -> None:
-    class Careful(ManagementHandler, permit=requires(Role.ADMIN)):
-        pass
+def test_a_method_that_is_written_anew_in_a_subclass_is_marked_anew() -> None:
+    class Careful(ManagementHandler):
+        @operation(requires(Role.ADMIN), summary="Careful.", answers={200: None})
+        async def get(self) -> None: ...
 
     with pytest.raises(TypeError, match="Careless"):
 
         class Careless(Careful):
-            pass
+            async def get(self) -> None: ...
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_what_may_change_something_says_what_the_audit_calls_it(method: str) -> None:
+    async def change(self: ManagementHandler) -> None: ...
+
+    change.__name__ = method
+    with pytest.raises(TypeError, match="does not say what the audit calls it"):
+        operation(requires(Role.ADMIN), summary="Silent.", answers={200: None})(change)
+    with pytest.raises(ValueError, match="states why"):
+        unaudited(" ")
+    operation(requires(Role.ADMIN), summary="Told.", answers={200: None}, audit="thing.change")(change)
+
+
+def test_the_audit_has_what_was_done_before_it_is_answered(call: Call, gateway: Any) -> None:
+    request_id = call(*RELOAD, "admin").headers["x-request-id"]
+    [entry] = gateway.entries
+    assert ("config.reload", "done", request_id) == (entry.action, entry.outcome, entry.request_id)
+    assert ("admin-key", "admin_key", "127.0.0.1") == (entry.actor, entry.actor_kind, entry.address)
+
+
+def test_the_audit_has_what_was_refused_too(call: Call, gateway: Any) -> None:
+    gateway.outcome = Refused((Fault(("routes",), "no such provider", "config.yaml", 3, 5),))
+    call(*RELOAD, "admin")
+    call(*RELOAD, "admin", b"[]")
+    assert ["config_error-invalid", "request_error-invalid_body"] == [entry.outcome for entry in gateway.entries]
+
+
+def test_a_stranger_leaves_nothing_in_the_audit(call: Call, gateway: Any) -> None:
+    call(*RELOAD, None)
+    call(*RELOAD, "scope_token_user")
+    assert [] == gateway.entries
+
+
+def test_nothing_is_done_that_the_audit_cannot_take(call: Call, gateway: Any) -> None:
+    gateway.audit_is_full = True
+    assert (503, "audit_error-full") == ((answer := call(*RELOAD, "admin")).status, answer.code)
+    assert [] == gateway.triggers
+    assert 200 == call("GET", "/api/v1/health", "admin").status
 
 
 def test_an_open_handler_needs_a_reason() -> None:
@@ -82,6 +126,18 @@ def test_an_open_handler_needs_a_reason() -> None:
         (requires(Role.MANAGER), ApiToken("t", Scope.ADMIN), True),
         (requires(Role.ADMIN), ApiToken("t", Scope.METRICS), False),
         (requires(Role.ADMIN), AdminKey(), True),
+        (requires(Role.USER), Session("ann", Role.USER), True),
+        (requires(Role.MANAGER), Session("ann", Role.POWER_USER), False),
+        (requires(Role.POWER_USER), ExternalApp("app", Scope.POWER_USER, Role.ADMIN), True),
+        (requires(Role.MANAGER), ExternalApp("app", Scope.POWER_USER, Role.ADMIN), False),
+        (requires(Role.POWER_USER), ExternalApp("app", Scope.POWER_USER, Role.USER), False),
+        (requires(Role.USER), ExternalApp("app", Scope.USER, Role.ADMIN), False),
+        (requires(Role.USER, tokens=False), ApiToken("t", Scope.ADMIN), False),
+        (requires(Role.USER), ApiToken("t", Scope.METRICS, owner_role=Role.USER), False),
+        (requires(Role.ADMIN, or_scope=Scope.METRICS), ApiToken("t", Scope.METRICS, owner_role=Role.USER), False),
+        (requires(Role.USER, tokens=False), ExternalApp("app", Scope.ADMIN, Role.ADMIN), False),
+        (requires(Role.USER, tokens=False), Session("ann", Role.USER), True),
+        (requires(Role.ADMIN, tokens=False), AdminKey(), True),
         (requires(Role.ADMIN, or_scope=Scope.METRICS), ApiToken("t", Scope.METRICS), True),
         (requires(Role.ADMIN, or_scope=Scope.METRICS), ApiToken("t", Scope.POWER_USER), False),
     ],
@@ -97,6 +153,7 @@ def test_a_permit_admits_its_role_and_those_above(permit: Permit, caller: AuthCo
         (any_caller(), "any known caller"),
         (requires(Role.POWER_USER), "`power_user`"),
         (requires(Role.ADMIN, or_scope=Scope.METRICS), "`admin` or `scope_metrics`"),
+        (requires(Role.ADMIN, tokens=False), "`admin`, no token"),
     ],
 )
 def test_a_permit_reads_as_the_docs_show_it(permit: Permit, shown: str) -> None:
@@ -159,8 +216,27 @@ def test_a_body_that_is_not_understood_is_refused_with_the_place(
     assert [] == gateway.triggers
 
 
+def test_a_body_that_is_not_there_is_said_to_be_empty(call: Call) -> None:
+    answer = call("POST", "/api/v1/tokens", "admin")
+    assert (400, "request_error-invalid_body") == (answer.status, answer.code)
+    assert "The body is empty" in answer.json["error"]["message"]
+
+
+def test_what_changes_something_does_nothing_with_a_parameter_that_it_does_not_know(call: Call, gateway: Any) -> None:
+    answer = call("POST", f"{RELOAD[1]}?dry_run=true", "admin")
+    assert (400, "request_error-invalid_query", "dry_run") == (
+        answer.status,
+        answer.code,
+        answer.json["error"]["param"],
+    )
+    assert [] == gateway.triggers
+    assert ["request_error-invalid_query"] == [each.outcome for each in gateway.entries]
+    # Nothing comes of it where nothing is changed.
+    assert 200 == call("GET", "/api/v1/health?now=1", "admin").status
+
+
 def test_a_body_over_the_limit_is_refused_before_the_caller_is_known(call: Call, gateway: Any) -> None:
-    answer = call(*RELOAD, None, b" " * (MAX_BODY_BYTES + 1))
+    answer = call(*RELOAD, None, b" " * (DEFAULT_MAX_BODY_BYTES + 1))
     assert (413, "request_error-body_too_large") == (answer.status, answer.code)
     assert [] == gateway.addresses
 
@@ -171,7 +247,7 @@ def chunked_reload(io_loop: IOLoop, port: int, key: str, chunks: int) -> bytes:
     def send() -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(
-                f"POST /api/v1/config/reload HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
+                f"POST /api/v1/config/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
                 "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
             )
             # Whoever is refused is answered and closed upon while the body is on its way.
@@ -232,7 +308,7 @@ def unfinished(io_loop: IOLoop, port: int, request: str, key: str = "") -> bytes
     def send() -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(
-                f"{request} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {key}\r\n"
+                f"{request} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
                 "Transfer-Encoding: chunked\r\n\r\n".encode()
             )
             connection.sendall(16 * (b"10000\r\n" + b" " * 0x10000 + b"\r\n"))

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from config.faults import Fault
-from management.dependencies import Refused, Reloaded
+from management.editing.editor import Refused, Reloaded
 
 Call = Callable[..., Any]
 
@@ -37,6 +37,14 @@ def test_health_shows_the_revision_and_what_is_out_of_rotation(call: Call) -> No
         ],
         "last_reload": {"at": "2026-01-02T03:04:05Z", "trigger": "watch", "result": "rejected", "faults": 2},
         "stale_secrets": [{"reference": "${vault:a/b#c}", "reason": "sealed", "since": "2026-01-02T03:04:05Z"}],
+        "issued_tokens": {"count": 7, "loaded": True, "stale_since": None},
+        "storage": {
+            "state": "unavailable",
+            "reason": "unreachable",
+            "since": "2026-01-02T03:04:05Z",
+            "waiting": 1,
+            "spooled": 2,
+        },
     } == call("GET", "/api/v1/health", "admin").json
 
 
@@ -45,8 +53,14 @@ def test_a_reload_answers_with_the_revision_in_force(call: Call, gateway: Any, c
     gateway.outcome = Reloaded("def", changed, 0.1234567)
     answer = call("POST", "/api/v1/config/reload", "admin")
     assert 200 == answer.status
-    assert {"revision": "def", "changed": changed, "duration_seconds": 0.123457} == answer.json
+    assert {"revision": "def", "changed": changed, "duration_seconds": 0.123457, "everywhere": True} == answer.json
     assert ["api"] == gateway.triggers
+
+
+def test_a_reload_that_not_all_workers_have_made_yet_is_answered_202(call: Call, gateway: Any) -> None:
+    gateway.outcome = Reloaded("def", True, 0.1, everywhere=False)
+    answer = call("POST", "/api/v1/config/reload", "admin")
+    assert (202, False) == (answer.status, answer.json["everywhere"])
 
 
 def test_a_refused_configuration_answers_with_every_fault_and_its_place(call: Call, gateway: Any) -> None:

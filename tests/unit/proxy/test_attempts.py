@@ -381,6 +381,14 @@ async def test_sse_headers_are_forwarded_without_a_length() -> None:
     assert exchange.field("content-length") is None
 
 
+async def test_no_field_of_an_answer_that_repeats_our_credential_is_passed_on() -> None:
+    key = key_of("provider-a")
+    headers = [*JSON, ("x-echo", f"you sent Bearer {key}"), ("x-other", "kept")]
+    exchange = await Plane(Provider("provider-a", [answer(b"{}", headers)])).post({"model": "provider-a/m"})
+    assert 200 == exchange.status
+    assert (None, "kept") == (exchange.field("x-echo"), exchange.field("x-other"))
+
+
 @pytest.mark.parametrize("status", [400, 404, 429, 500])
 async def test_an_error_answer_that_repeats_our_credential_is_not_passed_on(status: int) -> None:
     leak = b'{"error":{"message":"you sent Bearer %s"}}' % key_of("provider-a").encode()

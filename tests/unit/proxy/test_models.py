@@ -2,6 +2,7 @@
 
 import pytest
 
+from routing.router import ListedModel
 from tests.exchange import LIMITED, TOKEN, Plane, Provider, answer
 
 PROVIDERS = [
@@ -31,6 +32,18 @@ async def test_the_list_has_aliases_and_the_providers_own_names() -> None:
 async def test_the_list_has_only_what_the_token_may_use() -> None:
     exchange = await plane().get("/v1/models", token=LIMITED)
     assert ["gpt-new", "gpt-4o"] == [model["id"] for model in exchange.json()["data"]]
+
+
+async def test_models_that_providers_have_told_of_come_after_those_of_the_configuration() -> None:
+    gateway = plane()
+    gateway.plane.discovered.models = (ListedModel("o3", "a"), ListedModel("gpt-4o", "b"), ListedModel("o1", "a"))
+    listed = (await gateway.get("/v1/models")).json()["data"]
+    assert [("gpt-4o", "a"), ("org/llama-3:8b", "a"), ("o3", "a"), ("o1", "a")] == [
+        (model["id"], model["owned_by"]) for model in listed[2:]
+    ]
+    # The token's own `models` decide as ever.
+    listed = (await gateway.get("/v1/models", token=LIMITED)).json()["data"]
+    assert ["gpt-new", "gpt-4o"] == [model["id"] for model in listed]
 
 
 SHOWN = {

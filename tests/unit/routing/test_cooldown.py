@@ -1,10 +1,14 @@
 """What is out of rotation, until when, and that it stays bounded."""
 
+import pytest
+
 from routing.cooldown import Cooldowns, Cooled, Reason
 
 
-def cool(cooldowns: Cooldowns, seconds: float, now: float, model: str | None = "m") -> Cooled | None:
-    return cooldowns.cool_target("p", model, label="*", reason=Reason.FAILURES, seconds=seconds, now=now)
+def cool(
+    cooldowns: Cooldowns, seconds: float, now: float, model: str | None = "m", provider: str = "p"
+) -> Cooled | None:
+    return cooldowns.cool_target(provider, model, label="*", reason=Reason.FAILURES, seconds=seconds, now=now)
 
 
 def test_a_target_is_out_until_its_time() -> None:
@@ -67,6 +71,37 @@ def test_a_target_can_be_restored_early() -> None:
     cooldowns.restore("p", "m")
     assert cooldowns.target("p", "m", 101) is None
     cooldowns.restore("p", "m")
+
+
+@pytest.mark.parametrize(
+    ("model", "credential", "ended", "failing"),
+    [
+        (None, None, {("m", None), ("n", None), (None, "main"), (None, "spare")}, {"q/m"}),
+        ("m", None, {("m", None)}, {"p/n", "q/m"}),
+        (None, "main", {(None, "main")}, {"p/m", "p/n", "q/m"}),
+        ("other", None, set(), {"p/m", "p/n", "q/m"}),
+    ],
+)
+def test_a_provider_is_cleared_in_whole_or_in_part(
+    model: str | None, credential: str | None, ended: set[tuple[str | None, str | None]], failing: set[str]
+) -> None:
+    cooldowns = Cooldowns()
+    for provider, name in (("p", "m"), ("p", "n"), ("q", "m")):
+        cool(cooldowns, 10, now=100, provider=provider, model=name)
+        cooldowns.count_failure(provider, name)
+    cool(cooldowns, 1, now=100, model="over")
+    for name in ("main", "spare"):
+        cooldowns.cool_credential("p", name, reason=Reason.RATE_LIMITED, seconds=10, now=100)
+    cleared = cooldowns.clear("p", model, credential, now=105)
+    assert ended == {(each.model, each.credential) for each in cleared}
+    assert {("p", *each) for each in ended}.isdisjoint(
+        (each.provider, each.model, each.credential) for each in cooldowns.current(105)
+    )
+    assert failing == {
+        f"{provider}/{name}"
+        for provider, name in (("p", "m"), ("p", "n"), ("q", "m"))
+        if cooldowns.count_failure(provider, name) == 2
+    }
 
 
 def test_names_that_clients_make_up_cannot_fill_the_memory() -> None:

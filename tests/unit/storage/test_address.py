@@ -27,16 +27,24 @@ def test_a_file_of_sqlite(url: str, path: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_a_server_of_postgresql_is_shown_without_its_password(scheme: str, planted_secret: str) -> None:
-    found = parse_address(f"{scheme}://ann:{planted_secret}@db.example:6432/sluice?sslmode=verify-full")
-    assert isinstance(found, Server)
-    assert ("postgresql+asyncpg", "verify-full", planted_secret) == (
-        found.url.drivername,
-        found.ssl_mode,
-        found.url.password,
+    found = parse_address(f"{scheme}://ann:{planted_secret}%40%2f@db.example:6432/sluice?sslmode=verify-full")
+    expected = Server(
+        database="sluice",
+        host="db.example",
+        port=6432,
+        username="ann",
+        password=f"{planted_secret}@/",
+        ssl_mode="verify-full",
     )
-    assert {} == found.url.query
+    assert expected == found
     assert "postgresql://ann@db.example:6432/sluice" == found.shown
     assert "Server(postgresql://ann@db.example:6432/sluice)" == repr(found)
+
+
+def test_a_relative_path_begins_where_it_is_said_to() -> None:
+    place = Path("/etc/sluice")
+    assert SqliteFile(place / "data/sluice.db") == parse_address("sqlite:///data/sluice.db", place)
+    assert SqliteFile(Path("/var/lib/sluice.db")) == parse_address("sqlite:////var/lib/sluice.db", place)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +53,7 @@ def test_a_server_of_postgresql_is_shown_without_its_password(scheme: str, plant
         ("postgresql:///sluice?host=/run/postgresql", "postgresql:///run/postgresql/sluice"),
         ("postgresql://db/sluice", "postgresql://db/sluice"),
         ("postgresql:///sluice", "postgresql://localhost/sluice"),
+        ("postgresql://ann@[2001:db8::1]:6432/sluice", "postgresql://ann@[2001:db8::1]:6432/sluice"),
     ],
 )
 def test_a_server_may_be_at_a_socket_or_the_usual_place(url: str, shown: str) -> None:
@@ -57,6 +66,8 @@ def test_a_server_may_be_at_a_socket_or_the_usual_place(url: str, shown: str) ->
         ("", "not a URL"),
         ("data/sluice.db", "not a URL"),
         ("postgresql://ann:{}@db:port/sluice", "not a URL"),
+        ("postgresql://ann:{}@at@db/sluice", "not a URL"),
+        ("postgresql://ann:{}@db:65536/sluice", "a port that there cannot be"),
         ("mysql://ann:{}@db/sluice", "unknown scheme"),
         ("sqlite+pysqlite:///data/sluice.db", "unknown scheme"),
         ("sqlite://", "names no file"),

@@ -169,6 +169,11 @@ def test_a_rejected_configuration_shows_until_the_next_is_applied(metrics: Metri
     assert 0 == samples["sluice_config_last_reload_successful", ()]
     metrics.observe(applied("one"))
     assert 1 == samples_of(metrics)["sluice_config_last_reload_successful", ()]
+    # Of an edit that was never written there is nothing to mend.
+    metrics.observe(ConfigRejected(trigger="api", faults=("one",), on_disk=False))
+    samples = samples_of(metrics)
+    assert 1 == samples["sluice_config_reloads_total", ("rejected", "api")]
+    assert 1 == samples["sluice_config_last_reload_successful", ()]
 
 
 def test_the_lag_of_the_event_loop_is_a_histogram(metrics: Metrics) -> None:
@@ -213,6 +218,8 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
         metrics.observe(event)
     metrics.observe_loop_lag(0.001)
     metrics.show_stale_since({"${vault:a/b#c}": 0})
+    metrics.show_provider("openai", True)
+    metrics.show_storage(True)
     rendered = {}
     for family in text_string_to_metric_families(metrics.render()[1].decode()):
         if family.name.startswith("sluice_"):
@@ -232,6 +239,45 @@ def test_a_stale_secret_shows_since_when_until_it_is_fresh_or_no_longer_in_use(m
     assert (0, 1_700_000_001) == (since("one"), since("other"))
     metrics.show_stale_since({"one": 0})
     assert 0 == since("other")
+
+
+def test_a_provider_shows_whether_it_answers_until_it_is_gone(metrics: Metrics) -> None:
+    def shown() -> dict[str, float]:
+        samples = samples_of(metrics).items()
+        return {labels[0]: value for (name, labels), value in samples if name == "sluice_provider_up"}
+
+    assert {} == shown()
+    metrics.show_provider("one", True)
+    metrics.show_provider("other", False)
+    assert {"one": 1, "other": 0} == shown()
+    metrics.show_provider("other", True)
+    metrics.show_provider("one", None)
+    assert {"other": 1} == shown()
+
+
+def test_a_database_shows_whether_it_answers_once_there_is_one(metrics: Metrics) -> None:
+    def shown() -> float | None:
+        return samples_of(metrics).get(("sluice_storage_up", ()))
+
+    found = [shown()]
+    for up in (True, False, True):
+        metrics.show_storage(up)
+        found.append(shown())
+    assert [None, 1, 0, 1] == found
+
+
+def test_what_waits_for_the_database_is_shown_and_what_came_of_it_counted(metrics: Metrics) -> None:
+    metrics.show_audit_waiting(3)
+    metrics.show_audit_waiting(1)
+    metrics.show_audit_spooled(2)
+    for count in (2, 5):
+        metrics.count_audit_spooled(count)
+    metrics.count_audit_replayed(4)
+    samples = samples_of(metrics)
+    assert [1, 2, 7, 4] == [
+        samples[f"sluice_audit_{name}", ()]
+        for name in ("waiting_entries", "spooled_entries", "spooled_total", "replayed_total")
+    ]
 
 
 def test_the_docs_table_is_the_registry() -> None:
@@ -275,8 +321,16 @@ WORKER = """
     for revision in ("old", "new"):
         metrics.observe(ConfigApplied(revision=revision, trigger="start", duration_seconds=0.1))
     metrics.observe(RequestStarted(endpoint="chat"))
+    metrics.show_provider("gone", True)
+    metrics.show_provider("gone", None)
+    metrics.show_provider("forgotten-by-one", True)
+    metrics.show_provider("down-to-one", role != "rejects")
     if role == "rejects":
+        metrics.show_provider("forgotten-by-one", None)
         metrics.observe(ConfigRejected(trigger="watch", faults=("one",)))
+        metrics.show_storage(True)
+    metrics.show_audit_spooled(2)
+    metrics.count_audit_spooled(3)
     with contextlib.suppress(TimeoutError):
         asyncio.run(asyncio.wait_for(metrics.run(), 0.01))
     print("ready", flush=True)
@@ -316,6 +370,14 @@ def test_one_worker_answers_for_all_and_forgets_the_dead(tmp_path: Path) -> None
     assert 0 == both["sluice_config_last_reload_successful", ()]
     assert [("new",)] == [labels for name, labels in both if name == "sluice_config_revision_info"]
     assert 1 == both["sluice_config_revision_info", ("new",)]
+    assert {("forgotten-by-one",): 1, ("down-to-one",): 0} == {
+        labels: value for (name, labels), value in both.items() if name == "sluice_provider_up"
+    }
+    assert 1 == one["sluice_provider_up", ("down-to-one",)]
+    # Only one of them has asked the database.
+    assert (1, None) == tuple(each.get(("sluice_storage_up", ())) for each in (both, one))
+    assert (4, 2) == tuple(each["sluice_audit_spooled_entries", ()] for each in (both, one))
+    assert (6, 6) == tuple(each["sluice_audit_spooled_total", ()] for each in (both, one))
     assert 1 == one["sluice_requests_in_flight", ("chat",)]
     assert 1 == one["sluice_config_last_reload_successful", ()]
     assert 4 == one["sluice_config_reloads_total", ("applied", "start")]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import exc
 
-from storage.errors import Reason, unavailable
+from storage.drivers import unavailable
+from storage.errors import Reason
 
 
 class ServerError(Exception):

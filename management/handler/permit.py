@@ -1,8 +1,8 @@
-"""Who may call a management route, as a value that the routes' table, the handlers and the docs share."""
+"""Who may call a management operation, as a value that the routes' table, the handlers and the docs share."""
 
 from dataclasses import dataclass
 
-from core.identity import SCOPE_ROLES, AdminKey, Anonymous, AuthContext, Role, Scope
+from core.identity import AdminKey, Anonymous, ApiToken, AuthContext, ExternalApp, Role, Scope, effective_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,8 @@ class Permit:
     role: Role | None = None
     scope: Scope | None = None
     """A scope that opens the route besides the role."""
+    tokens: bool = True
+    """Whether programs may call that somebody has lent a scope (API tokens, external apps), be their role high enough."""
     open_because: str | None = None
     """Why nobody is asked who they are; None: everybody is."""
 
@@ -23,9 +25,11 @@ class Permit:
             return False
         if self.role is None or isinstance(caller, AdminKey):
             return True
-        if caller.scope is self.scope:
+        if self.scope is not None and isinstance(caller, ApiToken) and caller.effective_scope is self.scope:
             return True
-        role = SCOPE_ROLES[caller.scope]
+        if isinstance(caller, ApiToken | ExternalApp) and not self.tokens:
+            return False
+        role = effective_role(caller)
         return role is not None and role >= self.role
 
     def __str__(self) -> str:
@@ -34,13 +38,13 @@ class Permit:
             return "open"
         if self.role is None:
             return "any known caller"
-        role = f"`{self.role.name.lower()}`"
+        role = f"`{self.role.name.lower()}`" + ("" if self.tokens else ", no token")
         return role if self.scope is None else f"{role} or `{self.scope}`"
 
 
-def requires(role: Role, or_scope: Scope | None = None) -> Permit:
-    """Callers of at least ``role``, and tokens of ``or_scope``."""
-    return Permit(role=role, scope=or_scope)
+def requires(role: Role, or_scope: Scope | None = None, *, tokens: bool = True) -> Permit:
+    """Callers of at least ``role``, and tokens of ``or_scope``; without ``tokens`` no other token, whatever its scope."""
+    return Permit(role=role, scope=or_scope, tokens=tokens)
 
 
 def any_caller() -> Permit:

@@ -1,0 +1,1 @@
+"""Edits of the configuration: what handlers ask for, how it can fail, what is shown of it."""

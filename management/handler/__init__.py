@@ -1,0 +1,1 @@
+"""What every handler stands on: operations with their permits, requests read strictly, answers and refusals."""
