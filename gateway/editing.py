@@ -99,7 +99,8 @@ class ConfigEditor:
     async def read(self) -> OnDisk:
         """As :meth:`management.editing.editor.Editor.read`."""
         revision, files = await in_thread(self._writer.read_leniently)
-        return OnDisk(revision=revision, in_force=self._reloader.current().revision, files=files)
+        loaded = self._reloader.current().loaded
+        return OnDisk(revision=revision, in_force=loaded.revision, files=files, files_in_force=loaded.files)
 
     async def commit(
         self,

@@ -7,7 +7,6 @@ from management.editing.entries import (
     CHANGE_ERRORS,
     CREATE_ERRORS,
     DELETE_ERRORS,
-    ITEM_ERRORS,
     LIST_ERRORS,
     Entries,
     EntryQuery,
@@ -89,7 +88,7 @@ class AliasItem(Entries):
         requires(Role.ADMIN),
         summary="Show a model alias.",
         answers={200: AliasShown},
-        errors=(ConfigError.ENTRY_MISSING, *ITEM_ERRORS),
+        errors=(ConfigError.ENTRY_MISSING,),
         etag=True,
     )
     async def get(self, alias: str) -> None:

@@ -7,7 +7,6 @@ from management.editing.entries import (
     CHANGE_ERRORS,
     CREATE_ERRORS,
     DELETE_ERRORS,
-    ITEM_ERRORS,
     LIST_ERRORS,
     Entries,
     EntryQuery,
@@ -89,7 +88,7 @@ class ProviderItem(Entries):
         requires(Role.POWER_USER),
         summary="Show a provider.",
         answers={200: ProviderShown},
-        errors=(ProviderError.NOT_FOUND, *ITEM_ERRORS),
+        errors=(ProviderError.NOT_FOUND,),
         etag=True,
     )
     async def get(self, name: str) -> None:

@@ -7,7 +7,6 @@ from management.editing.entries import (
     CHANGE_ERRORS,
     CREATE_ERRORS,
     DELETE_ERRORS,
-    ITEM_ERRORS,
     LIST_ERRORS,
     Entries,
     EntryQuery,
@@ -89,7 +88,7 @@ class RouteItem(Entries):
         requires(Role.ADMIN),
         summary="Show a route.",
         answers={200: RouteShown},
-        errors=(ConfigError.ENTRY_MISSING, *ITEM_ERRORS),
+        errors=(ConfigError.ENTRY_MISSING,),
         etag=True,
     )
     async def get(self, name: str) -> None:

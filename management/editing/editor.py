@@ -45,6 +45,8 @@ class OnDisk(msgspec.Struct, frozen=True, kw_only=True):
     """The revision that answers requests. Another one than ``revision`` where the files were refused."""
     files: Files
     """Raw bytes; those that can be read."""
+    files_in_force: Files
+    """Those that ``in_force`` was made of."""
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):

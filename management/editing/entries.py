@@ -5,6 +5,7 @@ last in the root file. The ETag is the revision of all files together: what anot
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -33,9 +34,7 @@ from storage.pages import decode_cursor, encode_cursor
 
 Entry = dict[str, Value]
 
-READ_ERRORS: tuple[ManagementCode, ...] = (ConfigError.UNREADABLE,)
-LIST_ERRORS: tuple[ManagementCode, ...] = (RequestError.INVALID_QUERY, *READ_ERRORS)
-ITEM_ERRORS: tuple[ManagementCode, ...] = READ_ERRORS
+LIST_ERRORS: tuple[ManagementCode, ...] = (RequestError.INVALID_QUERY,)
 _GIVEN: tuple[ManagementCode, ...] = (
     RequestError.INVALID_BODY,
     *SECRET_CODES,
@@ -124,7 +123,7 @@ class Entries(ManagementHandler):
     async def list_entries(self) -> None:
         """200 with a part of the list, in the order of the document."""
         query = self.read_query(EntryQuery)
-        on_disk, found = await self._read()
+        revision, found = await self._read_to_show()
         begin = 0
         if query.cursor is not None:
             try:
@@ -145,13 +144,13 @@ class Entries(ManagementHandler):
                 "data": [each.answer() for each in part],
                 "next_cursor": encode_cursor(part[-1].key) if end < len(found) else None,
             },
-            etag=on_disk.revision,
+            etag=revision,
         )
 
     async def show_entry(self, key: str) -> None:
         """200 with the entry."""
-        on_disk, found = await self._read()
-        self.write_json(self._require(found, key).answer(), etag=on_disk.revision)
+        revision, found = await self._read_to_show()
+        self.write_json(self._require(found, key).answer(), etag=revision)
 
     async def create_entry(self) -> None:
         """201 with the new entry, or 202."""
@@ -255,6 +254,14 @@ class Entries(ManagementHandler):
             etag=committed.revision,
             location=self.section.path_of(key) if status is HTTPStatus.CREATED else None,
         )
+
+    async def _read_to_show(self) -> tuple[str, list[_Found]]:
+        """The entries and their revision; those in force where a file on the disk cannot be read, and nothing be edited."""
+        on_disk = await self.dependencies.editor.read()
+        if on_disk.revision is not None:
+            with contextlib.suppress(Unreadable):
+                return on_disk.revision, await in_thread(_entries, self.section, on_disk.files)
+        return on_disk.in_force, await in_thread(_entries, self.section, on_disk.files_in_force)
 
     async def _read(self) -> tuple[OnDisk, list[_Found]]:
         with edit_errors():

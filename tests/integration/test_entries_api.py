@@ -542,13 +542,13 @@ def test_without_a_master_key_no_secret_is_sealed(tmp_path: Path) -> None:
     assert "SLUICE_MASTER_KEY" in answer.json()["error"]["message"]
 
 
-def test_a_file_that_cannot_be_read_is_neither_shown_nor_touched(running: Gateway) -> None:
+def test_a_file_that_cannot_be_read_is_not_touched(running: Gateway) -> None:
     running.expect_log("configuration refused|the configuration in force stays")
-    match = etag(running)
+    match, before = etag(running), call(running, "GET", "providers").json()
     running.config.write_text("providers: [")
 
+    assert before == call(running, "GET", "providers").json(), "it is in force"
     for method, path, body in (
-        ("GET", "providers", None),
         ("PATCH", "providers/echo", {}),
         ("POST", "aliases", {"from": "a", "to": "b"}),
     ):

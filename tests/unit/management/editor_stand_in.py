@@ -80,8 +80,9 @@ class DocumentInMemory:
 
     async def read(self) -> OnDisk:
         if not self.readable:
-            return OnDisk(revision=None, in_force="abc", files=())
-        return OnDisk(revision=self.revision, in_force=self.in_force or self.revision, files=self.files)
+            return OnDisk(revision=None, in_force="abc", files=(), files_in_force=self.files)
+        in_force = self.in_force or self.revision
+        return OnDisk(revision=self.revision, in_force=in_force, files=self.files, files_in_force=self.files)
 
     async def commit(
         self,

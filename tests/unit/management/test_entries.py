@@ -127,9 +127,21 @@ def test_entries_of_a_section_that_is_none_are_none(call: Call, gateway: Gateway
 def test_files_that_cannot_be_read_are_told(call: Call, gateway: Gateway) -> None:
     gateway.editor.readable = False
 
-    for method, path in (("GET", "providers"), ("GET", "routes/gold"), ("DELETE", "aliases/fast")):
-        answer = send(call, method, path, None, "abc")
+    for method, path in (("PATCH", "routes/gold"), ("DELETE", "aliases/fast")):
+        answer = send(call, method, path, {} if method == "PATCH" else None, "abc")
         assert (409, "config_error-unreadable") == (answer.status, answer.code)
+
+
+def test_while_files_cannot_be_read_what_is_in_force_is_shown_and_cannot_be_edited(
+    call: Call, gateway: Gateway
+) -> None:
+    listed, shown = send(call, "GET", "providers"), send(call, "GET", "routes/gold")
+    gateway.editor.readable = False
+
+    for before, path in ((listed, "providers"), (shown, "routes/gold")):
+        answer = send(call, "GET", path)
+        assert (200, before.json) == (answer.status, answer.json)
+        assert '"abc"' == answer.headers["etag"], "of what is in force"
 
 
 def test_the_audit_names_what_was_tried(call: Call, gateway: Gateway) -> None:

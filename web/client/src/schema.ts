@@ -5249,7 +5249,6 @@ export interface operations {
             401: components["responses"]["401-access_unauthenticated"];
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
@@ -5342,7 +5341,6 @@ export interface operations {
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             404: components["responses"]["404-provider_not_found"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
@@ -5702,7 +5700,6 @@ export interface operations {
             401: components["responses"]["401-access_unauthenticated"];
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
@@ -5795,7 +5792,6 @@ export interface operations {
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
@@ -6004,7 +6000,6 @@ export interface operations {
             401: components["responses"]["401-access_unauthenticated"];
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
@@ -6097,7 +6092,6 @@ export interface operations {
             403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-config_unreadable"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             421: components["responses"]["421-request_unknown_host"];
