@@ -46,7 +46,7 @@ class IssuedTokens:
     def become(self, other: "IssuedTokens") -> None:
         """Put the snapshot of ``other`` in use, whole: it has all that there are."""
         self._table, self._graces = other._table, other._graces  # noqa: SLF001  of the same class
-        self._ending_at, self.version = other._ending_at, other.version  # noqa: SLF001
+        self._ending_at, self.version = other._ending_at, other.version  # noqa: SLF001  as above
         self.incomplete = False
 
     def apply(self, changes: TokenChanges, now: float) -> None:

@@ -67,8 +67,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; see ``./sluice --help``."""
     try:
         if arguments[:1] == ["ctl"]:
-            # It has a command for every operation: their table is read for none but those who want them.
-            from gateway.ctl import ctl_command  # noqa: PLC0415
+            # It has a command for every operation.
+            from gateway.ctl import ctl_command  # noqa: PLC0415  their table is read for none but those who want them
 
             return ctl_command(arguments[1:])
         options = _parse(arguments)

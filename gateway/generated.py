@@ -19,8 +19,7 @@ class _Generated:
 
 
 def _render_openapi() -> str:
-    # Importing every handler's module is for those who ask for it.
-    from management.reference.openapi import render_openapi  # noqa: PLC0415
+    from management.reference.openapi import render_openapi  # noqa: PLC0415  all handlers, for those who ask for them
 
     return render_openapi()
 

@@ -190,15 +190,16 @@ def changes(found: StoredToken, asked: TokenPatch) -> Iterator[tuple[str, Any]]:
             continue
         match name:
             case "scope":
-                value = value.value  # noqa: PLW2901  the column's form of it
+                yield name, value.value
             case "endpoints":
-                value = tuple(each.value for each in value)  # noqa: PLW2901
+                yield name, tuple(each.value for each in value)
             case "expires_at":
-                value = microseconds(value)  # noqa: PLW2901
+                yield name, microseconds(value)
             case "metadata":
                 merged = {**found.metadata, **value}
-                value = {key: each for key, each in merged.items() if each is not None}  # noqa: PLW2901
-        yield name, value
+                yield name, {key: each for key, each in merged.items() if each is not None}
+            case _:
+                yield name, value
 
 
 def read_cursor(cursor: str | None) -> tuple[str, str]:

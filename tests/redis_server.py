@@ -36,15 +36,7 @@ _PLACE = servers.ROOT / ".cache/redis"
 
 def program() -> servers.Program | None:
     """The system's, or the one that :func:`install` got; None where there is neither."""
-    for name in PROGRAMS:
-        if system := shutil.which(name):
-            return servers.Program(Path(system), {})
-    path = _PLACE / "root/usr/bin/redis-server"
-    # In its package it is a link into another one.
-    if not path.exists():
-        return None
-    libraries = sorted({str(library.parent) for library in (_PLACE / "root/usr/lib").rglob("*.so.*")})
-    return servers.Program(path, {"LD_LIBRARY_PATH": ":".join(libraries)})
+    return servers.found_program(PROGRAMS, _PLACE)
 
 
 def install() -> None:
@@ -53,36 +45,8 @@ def install() -> None:
     Raises:
         tests.servers.ServerError: there is no such package manager, or it failed.
     """
-    if program() is not None:
-        return
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise servers.ServerError("no apt-get to get redis-server with; install it by hand")
-    _PLACE.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_PLACE.parent, prefix="redis-new-") as made:
-        archives, lists = Path(made) / "archives", Path(made) / "lists"
-        for directory in (archives / "partial", lists / "partial", Path(made) / "place"):
-            directory.mkdir(parents=True)
-        # Neither locks nor files of the system's: this needs no rights.
-        apt: list[str | Path] = ["apt-get", "-qq", "-y", "-o", "Debug::NoLocking=1", "-o", f"Dir::Cache={made}"]
-        get: list[str | Path] = ["install", "--download-only", "--no-install-recommends"]
-        get += ["-o", f"Dir::Cache::archives={archives}", PACKAGE]
-        try:
-            _run([*apt, *get])
-        except servers.ServerError:
-            # Its lists of packages are old, or there are none.
-            apt += ["-o", f"Dir::State::lists={lists}"]
-            _run([*apt, "update"])
-            _run([*apt, *get])
-        for archive in archives.glob("*.deb"):
-            _run(["dpkg-deb", "--extract", archive, Path(made) / "place/root"])
-        with contextlib.suppress(OSError):  # Another run was quicker.
-            (Path(made) / "place").rename(_PLACE)
-
-
-def _run(command: list[str | Path]) -> None:
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise servers.ServerError(f"`{' '.join(map(str, command))}` failed:\n{run.stderr}{run.stdout}")
+    if program() is None:
+        servers.fetch_packages([PACKAGE], _PLACE)
 
 
 class Redis:
@@ -158,7 +122,7 @@ class Redis:
                 stdout=log,
                 stderr=log,
                 cwd=self._place,
-                env=self._server.environment or None,
+                env=self._server.environment,
             )
         assert process.stdin is not None
         with process.stdin as configuration:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -90,13 +90,7 @@ class Program:
 
 def load_tool(name: str) -> Program | None:
     """One of LOAD_TOOLS: the system's, or the one that :func:`install_load_tools` got; None where there is neither."""
-    if system := shutil.which(name):
-        return Program(Path(system), dict(os.environ))
-    path = _DEBIAN / "root/usr/bin" / name
-    if not path.is_file():
-        return None
-    libraries = sorted({str(library.parent) for library in (_DEBIAN / "root/usr/lib").rglob("*.so.*")})
-    return Program(path, os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
+    return found_program((name,), _DEBIAN)
 
 
 def install_load_tools() -> None:
@@ -106,30 +100,52 @@ def install_load_tools() -> None:
         ServerError: there is no such package manager, or it failed.
     """
     missing = [package for name, package in LOAD_TOOLS.items() if load_tool(name) is None]
-    if not missing:
-        return
+    if missing:
+        fetch_packages(missing, _DEBIAN)
+
+
+def found_program(names: Sequence[str], place: Path) -> Program | None:
+    """The first of ``names`` that the system has, or that :func:`fetch_packages` has put into ``place``; None: neither."""
+    for name in names:
+        if system := shutil.which(name):
+            return Program(Path(system), dict(os.environ))
+    for name in names:
+        path = place / "root/usr/bin" / name
+        # It may be a link into another package.
+        if path.exists():
+            libraries = sorted({str(library.parent) for library in (place / "root/usr/lib").rglob("*.so.*")})
+            return Program(path, os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})
+    return None
+
+
+def fetch_packages(packages: Sequence[str], place: Path) -> None:
+    """Unpack ``packages`` of Debian and what they need in `root` of ``place``; the system is not changed.
+
+    Raises:
+        ServerError: there is no such package manager, or it failed.
+    """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise ServerError(f"no apt-get to get {' and '.join(missing)} with; install them by hand")
-    _CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_CACHE, prefix="debian-new-") as made:
-        archives, lists = Path(made) / "archives", Path(made) / "lists"
-        for directory in (archives, lists):
-            (directory / "partial").mkdir(parents=True)
+        raise ServerError(f"no apt-get to get {' and '.join(packages)} with; install them by hand")
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f"{place.name}-new-") as made:
+        archives, lists, unpacked = Path(made) / "archives", Path(made) / "lists", Path(made) / "place"
+        for directory in (archives / "partial", lists / "partial", unpacked):
+            directory.mkdir(parents=True)
         # Neither locks nor files of the system's: this needs no rights.
         apt = ["apt-get", "-qq", "-y", "-o", "Debug::NoLocking=1", "-o", f"Dir::Cache={made}"]
         get = ["install", "--download-only", "--no-install-recommends", "-o", f"Dir::Cache::archives={archives}"]
         try:
-            _apt([*apt, *get, *missing])
+            _apt([*apt, *get, *packages])
         except ServerError:
             # Its lists of packages are old, or there are none.
             apt += ["-o", f"Dir::State::lists={lists}"]
             _apt([*apt, "update"])
-            _apt([*apt, *get, *missing])
+            _apt([*apt, *get, *packages])
         for package in archives.glob("*.deb"):
-            _apt(["dpkg-deb", "--extract", package, Path(made) / "root"])
+            _apt(["dpkg-deb", "--extract", package, unpacked / "root"])
+        # Whole or not at all: what was interrupted is done again.
         with contextlib.suppress(OSError):  # Another run was quicker.
-            _DEBIAN.mkdir()
-            (Path(made) / "root").rename(_DEBIAN / "root")
+            unpacked.rename(place)
 
 
 def _apt(command: list[str | Path]) -> None:

@@ -121,7 +121,7 @@ class Channel:
 
     async def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # it has no types there
             await self._connection.connect()
         return self._connection
 

@@ -37,7 +37,8 @@ def pair(old: Sequence[Value], new: Sequence[Value]) -> list[int | None]:
     return found
 
 
-def _name(value: Value) -> tuple[str, str] | None:
+def name_of(value: Value) -> tuple[str, str] | None:
+    """What tells an entry of a list from the others: a field and its text; None where it has none."""
     if isinstance(value, dict):
         for field in _NAMES:
             name = value.get(field)
@@ -47,7 +48,7 @@ def _name(value: Value) -> tuple[str, str] | None:
 
 
 def _identity(value: Value) -> object:
-    return _name(value) or (type(value), _canonical(value))
+    return name_of(value) or (type(value), _canonical(value))
 
 
 def _canonical(value: Value) -> str:
@@ -60,4 +61,4 @@ def _canonical(value: Value) -> str:
 
 
 def _is_alike(old: Value, new: Value) -> bool:
-    return isinstance(old, dict | list) and type(old) is type(new) and _name(old) is None and _name(new) is None
+    return isinstance(old, dict | list) and type(old) is type(new) and name_of(old) is None and name_of(new) is None

@@ -196,8 +196,7 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def _members(command: Command) -> str | None:
     """The members of a body of JSON, for the help."""
-    # It takes a fifth of a second to make.
-    from management.reference.openapi import openapi, resolved  # noqa: PLC0415
+    from management.reference.openapi import openapi, resolved  # noqa: PLC0415  it takes a fifth of a second to make
 
     operation = openapi()["paths"][command.route.path][command.route.method.lower()]
     body = operation.get("requestBody", {}).get("content", {}).get(JSON)

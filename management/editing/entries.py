@@ -203,9 +203,7 @@ class Entries(ManagementHandler):
         expected = self.if_match()
         self.audit(self.section.resource, key)
         with edit_errors():
-            on_disk, found = await self._read()
-            _require_revision(on_disk, expected)
-            present = self._require(found, key)
+            _, present = await self._read_expected(expected, key)
             committed = await self.dependencies.editor.commit(
                 expected, RemoveEntry(self.section.name, key), self.author
             )
@@ -222,9 +220,7 @@ class Entries(ManagementHandler):
         expected = self.if_match()
         self.audit(self.section.resource, key)
         with edit_errors():
-            on_disk, found = await self._read()
-            _require_revision(on_disk, expected)
-            present = self._require(found, key)
+            found, present = await self._read_expected(expected, key)
             if file not in (None, present.file):
                 raise ManagementError(
                     RequestError.INVALID_BODY,
@@ -268,6 +264,12 @@ class Entries(ManagementHandler):
             on_disk = await self.dependencies.editor.read()
             _revision(on_disk)
             return on_disk, await in_thread(_entries, self.section, on_disk.files)
+
+    async def _read_expected(self, expected: str, key: str) -> tuple[list[_Found], _Found]:
+        """The entries, and the one of ``key``, of the revision that is ``expected``."""
+        on_disk, found = await self._read()
+        _require_revision(on_disk, expected)
+        return found, self._require(found, key)
 
     def _read_given(self) -> tuple[dict[str, Json], str | None]:
         """The body, and of it what the entry shall stand before."""

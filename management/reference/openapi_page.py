@@ -69,7 +69,7 @@ def _file(name: str) -> bytes:
 
 @cache
 def _document() -> bytes:
-    # The routes' table holds these handlers, and the document is made of the table.
-    from management.reference.openapi import render_openapi  # noqa: PLC0415
+    # The routes' table holds these handlers.
+    from management.reference.openapi import render_openapi  # noqa: PLC0415  the document is made of the table
 
     return render_openapi().encode()

@@ -11,6 +11,7 @@ from enum import Enum, auto
 import msgspec
 
 from config.document import Value
+from config.edit.values import name_of
 from config.faults import Path
 from config.json_schema import ANYTHING, Shape, shape
 from config.references import Reference, ReferenceFault, parse_template
@@ -28,7 +29,6 @@ EACH = "*"
 # `$${` is an escape (config.references): what follows is no reference.
 _KEPT = re.compile(r"(?<!\$)\$\{kept\}")
 _PIECE = re.compile(r"\$\$\{|\$\{[^{}]*\}|.", re.DOTALL)
-_NAMES = ("name", "from", "to")
 _SECRET_WORDS = re.compile(r"key|secret|token|password|credential|auth", re.IGNORECASE)
 
 _HIDDEN = frozenset({("providers", EACH, "headers", EACH), ("tokens", EACH, "sha256")})
@@ -166,12 +166,7 @@ def shared_secrets(document: Value) -> frozenset[int]:
 
 def step_of(entry: Value) -> Step:
     """What tells an entry of a list from the others."""
-    if isinstance(entry, dict):
-        for field in _NAMES:
-            name = entry.get(field)
-            if isinstance(name, str):
-                return field, name
-    return EACH
+    return name_of(entry) or EACH
 
 
 def render_place(place: Place) -> str:

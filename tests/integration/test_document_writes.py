@@ -398,9 +398,9 @@ def test_a_killed_writer_leaves_the_old_document_or_the_new_one(root: Path) -> N
             assert not parse(text.encode(), "").faults
         Writer(root).finish_interrupted()
         kinds = {
-            entry["type"]  # type: ignore[index,call-overload]
+            entry["type"]  # type: ignore[index,call-overload]  # a value of JSON
             for text in contents(root)
-            for entry in parse(text.encode(), "").value["providers"]  # type: ignore[union-attr]
+            for entry in parse(text.encode(), "").value["providers"]  # type: ignore[union-attr]  # either has them
         }
         assert 1 == len(kinds), "one file is of one edit, and the other of another"
     commit(root, BOTH)

@@ -351,7 +351,7 @@ async def test_a_redis_that_stands_still_holds_nobody_up_and_confuses_no_answers
     # Late answers to what was asked before are not taken for answers to this.
     for each in limits:
         outcome = await store.admit(each, estimated())
-        found = outcome.standings() if isinstance(outcome, Lease) else outcome.standings  # type: ignore[union-attr]
+        found = outcome.standings() if isinstance(outcome, Lease) else outcome.standings  # type: ignore[union-attr]  # either has them
         assert [each.all[0].amount] == [standing.limit.amount for standing in found]
 
 

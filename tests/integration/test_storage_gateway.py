@@ -4,11 +4,8 @@ import base64
 import fcntl
 import json
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from tests.databases import KINDS, PostgreSQL
 from tests.gateway_process import ADMIN_KEY, Answer, Gateway, run_cli
 from tests.integration.conftest import NewUrl, StartGateway
 from tests.openapi_answers import check_answer
+from tests.steady import asking
 
 ECHO = "providers: [{name: echo, type: echo}]\n"
 
@@ -70,26 +68,6 @@ def until(happened: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@contextmanager
-def load(running: Gateway) -> Iterator[list[int]]:
-    """Three clients that ask one after the other, as long as the block runs; the statuses of the answers."""
-    found: list[int] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.is_set():
-            found.append(running.chat("echo/any").status)
-
-    with ThreadPoolExecutor(3) as threads:
-        asking = [threads.submit(ask) for _ in range(3)]
-        try:
-            yield found
-        finally:
-            ended.set()
-    for each in asking:
-        each.result()
-
-
 class Manager:
     """Whoever changes things by the API of a running gateway, and remembers what."""
 
@@ -124,7 +102,7 @@ def test_no_request_fails_and_nothing_is_lost_while_the_database_is_stopped_and_
     running = start_gateway(text + ECHO, extra=extra)
     running.expect_log("the database postgresql://|tokens that the API has made cannot be read")
     manager = Manager(running)
-    with load(running) as statuses:
+    with asking(lambda: running.chat("echo/any").status, 3) as statuses:
         for _ in range(4):
             manager.edit()
             assert 201 == manager.make_token()

@@ -2,11 +2,8 @@
 
 import asyncio
 import base64
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,6 +13,7 @@ from tests.databases import PostgreSQL
 from tests.gateway_process import ADMIN_KEY, Answer, Gateway, until
 from tests.integration.conftest import NewUrl, StartGateway
 from tests.integration.test_workers import _await_workers
+from tests.steady import asking
 
 ONE = """
     providers: [{name: echo, type: echo}]
@@ -168,26 +166,6 @@ async def test_another_gateway_on_the_same_database_knows_within_two_seconds(
     assert 2.0 > await until(lambda: chat(other, token["token"]).status == 401, 4)
 
 
-@contextmanager
-def traffic(gateway: Gateway, text: str) -> Iterator[list[int]]:
-    """Requests one after the other, from four clients, as long as the block runs; their statuses."""
-    found: list[int] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.is_set():
-            found.append(chat(gateway, text).status)
-
-    with ThreadPoolExecutor(4) as threads:
-        running = [threads.submit(run) for _ in range(4)]
-        try:
-            yield found
-        finally:
-            ended.set()
-    for each in running:
-        each.result()
-
-
 async def test_no_request_fails_while_the_database_is_stopped_and_started(
     start_gateway: StartGateway, new_url: NewUrl, postgresql_server: PostgreSQL
 ) -> None:
@@ -195,7 +173,7 @@ async def test_no_request_fails_while_the_database_is_stopped_and_started(
     _await_workers(gateway)
     gateway.expect_log("tokens that the API has made cannot be read|database .* cannot be reached")
     token, other = made(gateway, "team-b"), made(gateway, "team-c")
-    with traffic(gateway, token["token"]) as found:
+    with asking(lambda: chat(gateway, token["token"]).status, 4) as found:
         await until(lambda: len(found) > 20)
         with postgresql_server.stopped("immediate"):
             await until(lambda: gateway.err.count("cannot be read, and stay as they were known") == 2, 10)

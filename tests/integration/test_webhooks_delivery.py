@@ -448,7 +448,7 @@ async def test_what_waits_for_over_a_day_for_an_endpoint_that_keeps_failing_is_g
             running.emit(*numbered(30))
             await running.until(lambda: running.webhooks.state("ops").failing)
             async with running.database.transaction() as connection:
-                from sqlalchemy import text  # noqa: PLC0415
+                from sqlalchemy import text  # noqa: PLC0415  large
 
                 await connection.execute(text("UPDATE webhook_deliveries SET at = at - 86401000000"))
             running.advance(2)

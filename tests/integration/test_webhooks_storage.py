@@ -261,7 +261,7 @@ async def test_a_database_of_the_revision_before_is_brought_here_with_all_that_i
 ) -> None:
     from alembic import command  # noqa: PLC0415  as large as it is
 
-    from storage.migrations.upgrade import configuration  # noqa: PLC0415
+    from storage.migrations.upgrade import configuration  # noqa: PLC0415  large
 
     def first(connection: sqlalchemy.Connection) -> None:
         settings = configuration()

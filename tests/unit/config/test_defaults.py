@@ -26,7 +26,7 @@ def test_every_default_of_the_schema_is_written_out() -> None:
 def test_what_a_provider_says_is_no_default_of_a_route() -> None:
     filled = with_defaults(DOCUMENT)
     assert isinstance(filled, dict)
-    assert {} == filled["routes"][0]["timeouts"]  # type: ignore[index,call-overload]
+    assert {} == filled["routes"][0]["timeouts"]  # type: ignore[index,call-overload]  # a value of JSON
 
 
 @given(

@@ -99,7 +99,7 @@ routes:
     assert (msgspec.UNSET, None) == (route.timeouts.connect_seconds, route.timeouts.total_seconds)
     assert {"stop": ["a"], "n": 1.0, "no": "on"} == route.overrides.set
     with pytest.raises(AttributeError):
-        route.name = "other"  # type: ignore[misc]
+        route.name = "other"  # type: ignore[misc]  # each task has its own handler
 
 
 def test_a_missing_file_is_a_fault_with_a_place(tmp_path: Path) -> None:

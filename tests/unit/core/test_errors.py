@@ -82,8 +82,8 @@ def test_every_class_says_all_that_is_asked_of_it(kind: type[GatewayError]) -> N
         assert 400 <= kind.status < 500
         assert "server_error" != kind.kind
     if isinstance(error, UpstreamError):
-        assert isinstance(kind.retry, RetryScope)  # type: ignore[attr-defined]
-        assert kind.fallback in ("error", "context", "content")  # type: ignore[attr-defined]
+        assert isinstance(kind.retry, RetryScope)  # type: ignore[attr-defined]  # of the one kind
+        assert kind.fallback in ("error", "context", "content")  # type: ignore[attr-defined]  # of the one kind
         undelivered = (ConnectFailed, ConnectTimeout, PrivateAddressRefused, CredentialsRejected, UpstreamRateLimited)
         assert (Delivered.NO if kind in undelivered else Delivered.MAYBE) is error.delivered
 

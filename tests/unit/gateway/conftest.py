@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,6 +25,7 @@ providers: [{name: echo, type: echo}]  # ours
 tokens: []
 """
 MORE = "providers: [{name: more, type: echo}]\n"
+_Event = TypeVar("_Event", bound=Event)
 AUTHOR = Author("admin_key", "admin-key", "192.0.2.1")
 TWO = PutEntry("providers", "two", {"type": "echo"})
 
@@ -76,7 +78,7 @@ class Gateway:
     async def commit(self, edit: Edit, **more: object) -> Committed:
         found = await self.editor.read()
         assert found.revision is not None
-        return await self.editor.commit(found.revision, edit, AUTHOR, **more)  # type: ignore[arg-type]
+        return await self.editor.commit(found.revision, edit, AUTHOR, **more)  # type: ignore[arg-type]  # any members
 
     @property
     def text(self) -> str:
@@ -111,7 +113,7 @@ class Gateway:
     def revision(self) -> str:
         return self.reloader.current().revision
 
-    def told(self, kind: type[Event]) -> list[Event]:
+    def told(self, kind: type[_Event]) -> list[_Event]:
         return [event for event in self.events if isinstance(event, kind)]
 
     async def kept(self) -> list[StoredRevision]:

@@ -79,21 +79,21 @@ async def test_an_edit_that_lets_requests_fail_is_taken_back_at_once(gateway: Ga
     before = gateway.revision
     done = await gateway.commit(TWO, confirm_within_seconds=60.0, max_failure_increase=0.5)
     everything = dict.fromkeys(RequestFailed.__struct_fields__)
-    failed = RequestFailed(**{**everything, "status": 502, "revision": done.revision, "error_code": "x", "attempts": 1})  # type: ignore[arg-type]
+    failed = RequestFailed(**{**everything, "status": 502, "revision": done.revision, "error_code": "x", "attempts": 1})  # type: ignore[arg-type]  # any members
     with expect_log("more requests failed than before"):
         for _ in range(50):
             # What is not of this test's interest is told nobody else.
             gateway.editor._failures.failed(failed)
         await until(lambda: gateway.told(ConfigRolledBack))
     assert before == gateway.revision
-    assert ["failures"] == [event.reason for event in gateway.told(ConfigRolledBack)]  # type: ignore[attr-defined]
+    assert ["failures"] == [event.reason for event in gateway.told(ConfigRolledBack)]
 
 
 async def test_one_of_several_processes_takes_it_back(start: Start, expect_log: ExpectLog) -> None:
     gateways = [start() for _ in range(3)]
     done = await gateways[0].commit(TWO, confirm_within_seconds=0.5)
     for each in gateways[1:]:
-        await each.others.handlers[Apply](Apply(done.revision, "api"))  # type: ignore[misc]
+        await each.others.handlers[Apply](Apply(done.revision, "api"))  # type: ignore[misc]  # each task has its own handler
         assert each.editor.pending() == gateways[0].editor.pending()
     with expect_log("is taken back"):
         await until(lambda: all(each.editor.pending() is None for each in gateways))

@@ -28,7 +28,7 @@ async def test_an_edit_is_on_the_disk_and_in_force_and_the_others_are_asked(gate
     assert ["echo", "two", "more"] == gateway.providers
     assert done.revision == gateway.revision == (await gateway.editor.read()).revision
     assert [Apply(done.revision, "api")] == gateway.others.asked
-    assert ["start", "api"] == [event.trigger for event in gateway.told(ConfigApplied)]  # type: ignore[attr-defined]
+    assert ["start", "api"] == [event.trigger for event in gateway.told(ConfigApplied)]
 
 
 async def test_an_edit_of_what_it_is_already_changes_nothing(gateway: Gateway) -> None:
@@ -81,7 +81,7 @@ async def test_what_cannot_be_or_may_not_be_leaves_all_as_it_was(
     assert gateway.editor.pending() is None
     assert not gateway.waits
     rejected = gateway.told(ConfigRejected)
-    assert [("api", False)] * (raised is ConfigFaults) == [(each.trigger, each.on_disk) for each in rejected]  # type: ignore[attr-defined]
+    assert [("api", False)] * (raised is ConfigFaults) == [(each.trigger, each.on_disk) for each in rejected]
     # Nothing that is on the disk was refused.
     assert isinstance(gateway.reloader.last[2], Reloaded) if gateway.reloader.last else False
 
@@ -156,14 +156,14 @@ async def test_the_difference_shows_no_secret(gateway: Gateway) -> None:
     place_of_secrets(gateway.path)
     secret = planted("provider-key")
     entry = {"type": "openai", "credentials": [{"name": "main", "api_key": secret}]}
-    trial = await gateway.editor.try_out(Change(PutEntry("providers", "openai", entry)))  # type: ignore[arg-type]
+    trial = await gateway.editor.try_out(Change(PutEntry("providers", "openai", entry)))  # type: ignore[arg-type]  # any members
     assert "${kept}" in trial.diff
     assert secret not in trial.diff
 
 
 async def test_an_address_that_the_api_sets_is_kept_from_private_networks(gateway: Gateway) -> None:
     entry = {"type": "openai-compatible", "base_url": "https://api.example.com/v1"}
-    done = await gateway.commit(PutEntry("providers", "remote", entry))  # type: ignore[arg-type]
+    done = await gateway.commit(PutEntry("providers", "remote", entry))  # type: ignore[arg-type]  # any members
     assert "allow_private: false" in gateway.text
     assert any("allow_private" in notice for notice in done.notices)
 
@@ -177,20 +177,20 @@ async def test_a_worker_follows_what_another_has_written_and_builds_nothing_twic
     other = start()
     done = await gateway.commit(TWO, trigger="restore")
     for _ in range(2):
-        await other.others.handlers[Apply](Apply(done.revision, "restore"))  # type: ignore[misc]
+        await other.others.handlers[Apply](Apply(done.revision, "restore"))  # type: ignore[misc]  # each task has its own handler
     assert ["echo", "two", "more"] == other.providers
-    assert ["start", "restore"] == [event.trigger for event in other.told(ConfigApplied)]  # type: ignore[attr-defined]
+    assert ["start", "restore"] == [event.trigger for event in other.told(ConfigApplied)]
     # The watch sees the files as well; told to reload, it builds all the same.
     await other.reloader.reload("watch", unless_in_force=True)
     assert 2 == len(other.told(ConfigApplied))
-    await other.others.handlers[Reload](Reload("api"))  # type: ignore[misc]
+    await other.others.handlers[Reload](Reload("api"))  # type: ignore[misc]  # each task has its own handler
     assert 3 == len(other.told(ConfigApplied))
 
 
 async def test_a_worker_that_cannot_follow_says_so(gateway: Gateway, expect_log: ExpectLog) -> None:
     gateway.write("bogus: 1\n")
     with expect_log("configuration refused|stays", logging.ERROR), pytest.raises(TaskFailed):
-        await gateway.others.handlers[Apply](Apply("0" * 64, "api"))  # type: ignore[misc]
+        await gateway.others.handlers[Apply](Apply("0" * 64, "api"))  # type: ignore[misc]  # each task has its own handler
 
 
 @pytest.mark.parametrize(

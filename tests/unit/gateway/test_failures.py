@@ -8,7 +8,7 @@ from gateway.failures import FailureWatch
 
 def event(kind: type[RequestCompleted] | type[RequestFailed], revision: str, **members: object) -> object:
     everything = dict.fromkeys(kind.__struct_fields__)
-    return kind(**{**everything, "status": 200, **members, "revision": revision})  # type: ignore[arg-type]
+    return kind(**{**everything, "status": 200, **members, "revision": revision})  # type: ignore[arg-type]  # any members
 
 
 class Requests:
@@ -24,11 +24,11 @@ class Requests:
 
     def completed(self, revision: str, count: int) -> None:
         for _ in range(count):
-            self.watch.completed(event(RequestCompleted, revision))  # type: ignore[arg-type]
+            self.watch.completed(event(RequestCompleted, revision))  # type: ignore[arg-type]  # any members
 
     def failed(self, revision: str, count: int, status: int = 502, error_code: str = "upstream_error") -> None:
         for _ in range(count):
-            self.watch.failed(event(RequestFailed, revision, status=status, error_code=error_code))  # type: ignore[arg-type]
+            self.watch.failed(event(RequestFailed, revision, status=status, error_code=error_code))  # type: ignore[arg-type]  # any members
 
 
 @pytest.mark.parametrize(

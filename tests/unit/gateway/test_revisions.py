@@ -109,7 +109,7 @@ async def test_what_another_worker_has_written_is_not_kept_as_a_change_of_the_fi
     # The watch is quicker than the other worker's word.
     outcome = await gateway.reloader.reload("watch")
     assert isinstance(outcome, Reloaded)
-    await gateway.others.handlers[Apply](Apply(outcome.revision, "api"))  # type: ignore[misc]
+    await gateway.others.handlers[Apply](Apply(outcome.revision, "api"))  # type: ignore[misc]  # each task has its own handler
     await asyncio.sleep(0.2)
     assert not gateway.stores
     # Put back by hand later, the same document is a change of the file.

@@ -77,7 +77,7 @@ async def make(sink: Sink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> A
         def make(max_bytes: int = 1 << 20, **options: object) -> SpooledWriter[Note]:
             options = {"patience_seconds": 0.05} | options
             spool = Spool(tmp_path / "spool", "notes", Note, max_bytes)
-            made = SpooledWriter("notes", sink.take, spool, **options)  # type: ignore[arg-type]
+            made = SpooledWriter("notes", sink.take, spool, **options)  # type: ignore[arg-type]  # any members
             closing.push_async_callback(made.close, 1.0)
             return made
 
