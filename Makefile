@@ -22,8 +22,8 @@ test: environment-dev check ## Set everything up, check, and run all tests with 
 	@$(DEV) -m coverage json --quiet -o .cache/coverage.json
 	@$(DEV) tools/coverage_bars.py .cache/coverage.json
 
-soak: environment-dev ## Mixed traffic and a reload a second for SOAK_SECONDS (300): what is left of it
-	$(DEV) -m pytest -m soak -s tests/soak
+soak: environment-dev ## Mixed traffic and a reload a second for SOAK_SECONDS (300): what is left of it; proofs at full size
+	$(DEV) -m pytest -m soak -s tests/soak tests/integration
 
 fuzz: environment-dev ## Feed every parser anything at all for its share of FUZZ_SECONDS (60), from the golden messages on
 	@$(DEV) -m tests.fuzz

@@ -115,17 +115,26 @@ class AdminKeys:
             core.errors.TooManyFailures: ``address`` has failed too often of late.
             core.errors.AdminKeyBusy: too many other keys wait for their check.
         """
+        if self.is_known(key, admin_key_hash):
+            return
         stored = "" if admin_key_hash is None else admin_key_hash.reveal()
         tried = self._digest(key, stored)
-        # The hash is part of the digest: once it changes, no earlier digest matches.
-        if stored and self._verified is not None and hmac.compare_digest(tried, self._verified):
-            return
         self._lockouts.require_open(address)
         if stored and len(key) <= MAX_KEY_CHARACTERS and await self._check(tried, key, stored):
             self._verified = tried
             return
         self._lockouts.failed(address)
         raise Unauthenticated("The admin key or API token is not known: check it.")
+
+    def is_known(self, key: str, admin_key_hash: Secret | None) -> bool:
+        """Whether ``key`` is the one that was found to be the admin key last, and the hash is as it was."""
+        stored = "" if admin_key_hash is None else admin_key_hash.reveal()
+        # The hash is part of the digest: once it changes, no earlier digest matches.
+        return (
+            bool(stored)
+            and self._verified is not None
+            and hmac.compare_digest(self._digest(key, stored), self._verified)
+        )
 
     def close(self) -> None:
         """Turn waiting checks away and let the thread end."""

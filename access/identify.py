@@ -14,7 +14,7 @@ from typing import NoReturn
 from access.admin_key import AdminKeys
 from access.permissions import require_usable
 from access.tokens import TokenIndex, looks_like_token, looks_valid
-from core.errors import TokensNotLoaded, Unauthenticated
+from core.errors import AddressNotAllowed, TokensNotLoaded, Unauthenticated
 from core.headers import Headers
 from core.identity import AdminKey, ApiToken
 from core.secret import Secret
@@ -112,6 +112,19 @@ class Identifier:
             _refuse_token(key, self.tokens)
         await self._admin_keys.require(key, self._admin_key_hash, address)
         return AdminKey()
+
+    def still(self, headers: Headers, address: str) -> AdminKey | ApiToken | None:
+        """Who, by now, whoever :meth:`manager` has let in before is; None: nobody any more. Costs little, and counts
+        towards no lock-out: for answers that go on."""
+        try:
+            key = presented_key(headers)
+            token = self.tokens.find(key)
+            if token is not None:
+                require_usable(token, address, self._time())
+                return token
+        except (Unauthenticated, AddressNotAllowed):
+            return None
+        return AdminKey() if self._admin_keys.is_known(key, self._admin_key_hash) else None
 
 
 def _bearer(value: str) -> str:

@@ -10,8 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from access.address import IPNetwork, parse_network
+from access.limit_entries import read_limits
 from access.lookup import TokenTable
+from access.quotas.amounts import Metric
+from access.quotas.limits import Terms
+from access.quotas.windows import Window
 from core.globs import GlobSet
 from core.identity import ApiToken, Bounds, Grant, Scope
 from storage.records import StoredToken, TokenChanges
@@ -22,6 +28,7 @@ _MICROSECONDS = 1_000_000
 # RFC 6666: nothing is sent from there.
 _NOWHERE = ipaddress.IPv6Network("100::/64")
 _KEPT_ANSWERS = 256
+_NOTHING = Terms(Metric.REQUESTS, Window.MINUTE, 0)
 
 
 class IssuedTokens:
@@ -101,6 +108,8 @@ def api_token(stored: StoredToken) -> ApiToken:
         bounds=bounds_of(min(ends, default=None), _networks(stored.ip_ranges)),
         id=stored.id,
         owner=stored.owner,
+        limits=_limits(msgspec.json.encode(stored.limits)) if stored.limits else (),
+        counted_as=f"api:{stored.counted_as or stored.id}" if stored.limits else "",
     )
 
 
@@ -137,6 +146,15 @@ def _networks(ip_ranges: tuple[str, ...]) -> tuple[IPNetwork, ...]:
     except ValueError as error:
         _log.error("a token in the database may be used from nowhere: %s", error)
         return (_NOWHERE,)
+
+
+@lru_cache(maxsize=1024)
+def _limits(written: bytes) -> tuple[Terms, ...]:
+    """The same for all tokens that say the same."""
+    terms, faults = read_limits((), msgspec.json.decode(written))
+    for fault in faults:
+        _log.error("a token in the database is admitted to nothing, as a limit of it cannot be understood: %s", fault)
+    return (_NOTHING,) if faults else terms
 
 
 class _Models:

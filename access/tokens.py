@@ -12,9 +12,13 @@ import re
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
+
+import msgspec
 
 from access.address import parse_network
 from access.issued import IssuedTokens, bounds_of, grants_of
+from access.limit_entries import read_limits
 from access.lookup import TokenTable
 from access.token_rules import parse_time, token_faults
 from config.faults import ConfigFaults, Fault, Path
@@ -23,6 +27,8 @@ from core.globs import GlobSet
 from core.identity import ApiToken, Scope
 
 PREFIX = "sk-sluice-"
+FILE_PREFIX = "file:"
+"""What the ids of the file's tokens begin with."""
 RANDOM_BYTES = 24
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -78,7 +84,7 @@ class TokenIndex:
         faults = list(_faults(tokens))
         if faults:
             raise ConfigFaults(faults)
-        self._declared = TokenTable((bytes.fromhex(token.sha256), _api_token(token)) for token in tokens)
+        self._declared = TokenTable((bytes.fromhex(token.sha256), declared_token(token)) for token in tokens)
         self._issued = issued
 
     def find(self, text: str) -> ApiToken | None:
@@ -119,7 +125,8 @@ def _checksum(payload: str) -> str:
     return _base62(zlib.crc32(payload.encode()), _CHECKSUM_CHARACTERS)
 
 
-def _api_token(token: Token) -> ApiToken:
+def declared_token(token: Token) -> ApiToken:
+    """What a request gets to know of a ``token`` of the file, which has no fault."""
     scope = Scope(token.scope)
     return ApiToken(
         name=token.name,
@@ -133,7 +140,13 @@ def _api_token(token: Token) -> ApiToken:
             tuple(parse_network(each) for each in token.ip_ranges),
         ),
         owner=token.owner,
+        limits=read_limits((), _entries(token))[0],
+        counted_as=FILE_PREFIX + token.name,
     )
+
+
+def _entries(token: Token) -> Iterator[dict[str, Any]]:
+    return map(msgspec.structs.asdict, token.limits)
 
 
 def _faults(tokens: tuple[Token, ...]) -> Iterator[Fault]:
@@ -154,6 +167,7 @@ def _faults(tokens: tuple[Token, ...]) -> Iterator[Fault]:
             ip_ranges=token.ip_ranges,
             owner=token.owner,
         )
+        yield from read_limits((*path, "limits"), _entries(token))[1]
         # One that has expired is no fault: a file must not become bad by the clock.
         if token.expires_at is not None:
             try:

@@ -8,6 +8,8 @@ from bench.results import Row, Run
 SUBJECT = "sluice"
 TWO_WORKERS = "sluice-2"
 MANAGED = "sluice-managed"
+ACCOUNTING = "sluice-accounting"
+REDIS = "sluice-redis"
 _NGINX = "nginx"
 
 
@@ -49,6 +51,17 @@ def _share(part: str, whole: str, value: Callable[[Row], float | None]) -> _Foun
         rows = _row(run, part), _row(run, whole)
         own, other = (None if row is None else value(row) for row in rows)
         return None if own is None or not other else own / other
+
+    return found
+
+
+def _over(one: str, other: str, value: Callable[[Row], float | None], factor: float) -> _Found:
+    """By how much a figure of one row is above the other's, in another unit."""
+
+    def found(run: Run) -> float | None:
+        rows = _row(run, one), _row(run, other)
+        more, less = (None if row is None else value(row) for row in rows)
+        return None if more is None or less is None else (more - less) * factor
 
     return found
 
@@ -127,6 +140,13 @@ BUDGET = (
         ".2f",
         _share(MANAGED, SUBJECT, _json_rate),
     ),
+    Limit(
+        "JSON requests/s with limits, prices, the ledger and two webhooks, of those without",
+        0.95,
+        False,
+        ".2f",
+        _share(ACCOUNTING, SUBJECT, _json_rate),
+    ),
     Limit("streamed events/s, as a share of nginx's", 0.95, False, ".2f", _share(SUBJECT, _NGINX, _stream_rate)),
     Limit(
         "streamed events/s with 10,000 tokens and the audit, of those without",
@@ -134,6 +154,20 @@ BUDGET = (
         False,
         ".2f",
         _share(MANAGED, SUBJECT, _stream_rate),
+    ),
+    Limit(
+        "streamed events/s with limits, prices, the ledger and two webhooks, of those without",
+        0.95,
+        False,
+        ".2f",
+        _share(ACCOUNTING, SUBJECT, _stream_rate),
+    ),
+    Limit(
+        "added latency of limits in Redis over those in memory, p50, ms",
+        1.0,
+        True,
+        ".2f",
+        _over(REDIS, ACCOUNTING, _added_p50_seconds, 1e3),
     ),
     Limit("added latency at 1,000 requests/s, p50, ms", 0.3, True, ".2f", _of_sluice(_added_p50_seconds, 1e3)),
     Limit("added latency at 1,000 requests/s, p99, ms", 2.0, True, ".2f", _of_sluice(_added_p99_seconds, 1e3)),

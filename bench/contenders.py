@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.accounting import accounted, sampled, shared, start_redis
 from bench.managed import make_database
 from bench.workload import ALIAS, PROVIDER_MODEL, TOKEN
 
@@ -117,8 +118,30 @@ def _managed(place: Place) -> list[str]:
     return command
 
 
+def _accounted(place: Place) -> list[str]:
+    return _rewritten(place, accounted)
+
+
+def _sampled(place: Place) -> list[str]:
+    return _rewritten(place, lambda config: sampled(config, place.upstream))
+
+
+def _shared(place: Place) -> list[str]:
+    url = start_redis(place.scratch)
+    return _rewritten(place, lambda config: shared(config, url))
+
+
+def _rewritten(place: Place, change: Callable[[str], str]) -> list[str]:
+    command = _sluice(place, workers=1)
+    config = place.scratch / "sluice.yaml"
+    config.write_text(change(config.read_text()))
+    return command
+
+
+# Without the ledger, which rows of their own have: so this row stays comparable with what it was.
 _SLUICE_CONFIG = """\
 server: {{workers: {workers}}}
+usage: {{ledger: false}}
 tokens:
   - {{name: bench, sha256: {digest}, models: ["*"]}}
 providers:
@@ -154,6 +177,31 @@ CONTENDERS = (
         ready_path="/readyz",
         env=_SLUICE_ENV,
         measures=("json", "streams", "latency", "first_event"),
+    ),
+    Contender(
+        "sluice-accounting",
+        "one worker with four limits of its token (in memory), prices, the ledger and two webhooks, besides",
+        _accounted,
+        ready_path="/readyz",
+        env=_SLUICE_ENV,
+        measures=("json", "streams", "latency", "first_event"),
+    ),
+    Contender(
+        "sluice-webhooks",
+        "the same, and a hundredth of its requests told to a third webhook",
+        _sampled,
+        ready_path="/readyz",
+        env=_SLUICE_ENV,
+        measures=("json", "latency"),
+    ),
+    Contender(
+        "sluice-redis",
+        "as sluice-accounting, the limits counted by a Redis beside the mock provider",
+        _shared,
+        ready_path="/readyz",
+        env=_SLUICE_ENV,
+        measures=("json", "latency"),
+        needs="redis-server",
     ),
     Contender(
         "sluice-2",

@@ -191,8 +191,6 @@ def _notices(place: Place, substituted: Substituted) -> tuple[Notice, ...]:
     notices = list(substituted.notices)
     document = substituted.value
     assert isinstance(document, dict)
-    if document.get("webhooks"):
-        notices.append(Notice(("webhooks",), "checked, but not delivered by this version"))
     if not document.get("providers"):
         notices.append(Notice(("providers",), "there are none: no request can be answered"))
     if not document.get("tokens"):

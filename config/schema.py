@@ -137,7 +137,8 @@ class Management(_Section, frozen=True, kw_only=True):
 
 
 class Storage(_Section, frozen=True, kw_only=True):
-    """The database: API tokens that the API makes, the audit, revisions of the configuration, models of providers."""
+    """The database: API tokens that the API makes, the audit, revisions of the configuration, models of providers, the
+    ledger of requests, deliveries to webhooks."""
 
     url: Annotated[
         Secret | None,
@@ -163,6 +164,153 @@ class Telemetry(_Section, frozen=True, kw_only=True):
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="the least serious that is written")
     ] = "info"
+
+
+Count = Annotated[int, Meta(ge=1)]
+Money = Annotated[float, Meta(gt=0)]
+
+
+class Limit(_Section, frozen=True, kw_only=True):
+    """So much of one thing, at most: exactly one of the amounts, and the time that it is for."""
+
+    requests: Annotated[Count | None, Meta(description="requests")] = None
+    tokens: Annotated[Count | None, Meta(description="tokens, input and output together")] = None
+    input_tokens: Annotated[Count | None, Meta(description="input tokens")] = None
+    output_tokens: Annotated[Count | None, Meta(description="output tokens")] = None
+    usd: Annotated[Money | None, Meta(description="money, in US dollars; see `prices`")] = None
+    concurrency: Annotated[Count | None, Meta(description="requests under way at a time; takes no `per`")] = None
+    per: Annotated[
+        Literal["minute", "hour", "day", "month"] | None,
+        Meta(
+            description="a window begins with the first request after the last one has ended; month: the UTC calendar month"
+        ),
+    ] = None
+    shadow: Annotated[bool, Meta(description="only count, refuse nothing")] = False
+    max_wait_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="let a request wait for so long instead of refusing it")
+    ] = 0.0
+
+
+LimitedBy = Literal["token", "owner", "model", "path", "provider", "credential"]
+
+
+class LimitMatch(_Section, frozen=True, kw_only=True):
+    """Which requests a shared limit counts: fields are joined by AND, a list by OR; none: every request."""
+
+    token: Annotated[Names | None, Meta(description="globs over the token's name")] = None
+    owner: Annotated[Names | None, Meta(description="globs over the token's owner")] = None
+    model: Annotated[Names | None, Meta(description="globs over the name that the client asks for")] = None
+    path: Annotated[Names | None, Meta(description="globs over the request path, such as /v1/embeddings")] = None
+    provider: Annotated[Names | None, Meta(description="globs over the provider's name")] = None
+    credential: Annotated[Names | None, Meta(description="globs over the credential's name")] = None
+
+
+class SharedLimit(Limit, frozen=True, kw_only=True):
+    """A limit over requests that match."""
+
+    match: Annotated[LimitMatch, Meta(description="which requests it counts; none: every request")] = LimitMatch()
+    each: Annotated[
+        tuple[LimitedBy, ...],
+        Meta(description="of these, each name has a count of its own; none: all that match share one"),
+    ] = ()
+
+
+class Redis(_Section, frozen=True, kw_only=True):
+    """A Redis server (5 or later) that several processes and machines share: it counts what limits count."""
+
+    url: Annotated[
+        Secret | None,
+        Meta(
+            description="redis://[USER:PASSWORD@]HOST:PORT/DATABASE, rediss:// for TLS, unix://PATH; null: no Redis",
+            extra_json_schema=_RESTART,
+        ),
+    ] = None
+    timeout_seconds: Annotated[
+        PositiveSeconds,
+        Meta(description="a Redis that takes longer counts as away", extra_json_schema=_RESTART),
+    ] = 0.25
+    prefix: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=100,
+            description="of all keys; the braces keep them on one node of a cluster",
+            extra_json_schema=_RESTART,
+        ),
+    ] = "{sluice}:"
+
+
+class Quotas(_Section, frozen=True, kw_only=True):
+    """How limits are kept."""
+
+    on_store_failure: Annotated[
+        Literal["local", "refuse"],
+        Meta(
+            description="while Redis is away: `local`, each process counts for itself; `refuse`, 503 for what is limited",
+            extra_json_schema=_RESTART,
+        ),
+    ] = "local"
+    lease_seconds: Annotated[
+        float,
+        Meta(
+            ge=3,
+            le=3600,
+            description="so long what is under way counts after its process has died",
+            extra_json_schema=_RESTART,
+        ),
+    ] = 15.0
+    max_waiting: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="requests that wait at a time by `max_wait_seconds`, for each worker",
+            extra_json_schema=_RESTART,
+        ),
+    ] = 1000
+    assumed_output_tokens: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="reserved for the answer to a request that sets no maximum of its own"),
+    ] = 500
+    thresholds: Annotated[
+        tuple[Annotated[float, Meta(gt=0, lt=1)], ...],
+        Meta(description="shares of a limit at which quota.threshold and budget.threshold are told"),
+    ] = (0.8,)
+
+
+class Price(_Section, frozen=True, kw_only=True):
+    """What models cost, in US dollars for a million tokens."""
+
+    model: Annotated[Names, Meta(description="globs over provider/model, the provider by its name in this file")]
+    input_usd: Annotated[float, Meta(ge=0, le=1_000_000, description="for a million input tokens")]
+    output_usd: Annotated[float, Meta(ge=0, le=1_000_000, description="for a million output tokens")]
+    cached_input_usd: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000)] | None,
+        Meta(description="for a million input tokens read from the cache; null: as input_usd"),
+    ] = None
+    cache_write_usd: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000)] | None,
+        Meta(description="for a million input tokens put into the cache; null: as input_usd"),
+    ] = None
+    request_usd: Annotated[float, Meta(ge=0, le=1_000_000, description="for each request, besides its tokens")] = 0.0
+
+
+class Usage(_Section, frozen=True, kw_only=True):
+    """The ledger: one row a request, with its tokens, cost, status and times."""
+
+    ledger: Annotated[bool, Meta(description="keep it")] = True
+    retention_seconds: Annotated[
+        float, Meta(ge=60, le=_YEAR_SECONDS * 10, description="rows that are older are deleted; 7776000 is 90 days")
+    ] = 7776000.0
+    max_spool_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            le=_TEBIBYTE,
+            description="so much waits on the disk while the database is away; then rows are lost and counted",
+            extra_json_schema=_RESTART,
+        ),
+    ] = 268435456
 
 
 class Token(_Section, frozen=True, kw_only=True):
@@ -192,6 +340,7 @@ class Token(_Section, frozen=True, kw_only=True):
     ] = ()
     owner: Annotated[str | None, Meta(description="whose it is")] = None
     metadata: Annotated[dict[str, str], Meta(description="notes of your own")] = {}
+    limits: Annotated[tuple[Limit, ...], Meta(description="how much it may use; none: no limit of its own")] = ()
 
 
 class ClientTls(_Section, frozen=True, kw_only=True):
@@ -341,6 +490,9 @@ class Credential(_Section, frozen=True, kw_only=True):
     name: Name
     api_key: Annotated[Secret, Meta(description="the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}")]
     weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
+    limits: Annotated[
+        tuple[Limit, ...], Meta(description="how much is sent by it; then another credential or target is taken")
+    ] = ()
 
 
 class HealthCheck(_Section, frozen=True, kw_only=True):
@@ -381,6 +533,14 @@ class Provider(_Section, frozen=True, kw_only=True):
     ] = True
     health: Annotated[HealthCheck, Meta(description="asking it while it is idle")] = HealthCheck()
     discovery: Annotated[Discovery, Meta(description="reading its list of models")] = Discovery()
+    limits: Annotated[tuple[Limit, ...], Meta(description="how much is sent to it; then another target is taken")] = ()
+    include_usage: Annotated[
+        bool,
+        Meta(
+            description="ask it for the usage of streams (stream_options.include_usage) where the client does not, and take "
+            "the chunk that tells it out again"
+        ),
+    ] = False
     options: Annotated[dict[str, Any], Meta(description="settings of the type; see docs/providers.md")] = {}
 
 
@@ -469,13 +629,51 @@ class Route(_Section, frozen=True, kw_only=True):
     overrides: Annotated[Overrides, Meta(description="changes to the request body")] = Overrides()
 
 
+class WebhookTls(_Section, frozen=True, kw_only=True):
+    """TLS with a webhook's endpoint."""
+
+    ca: Annotated[
+        str | None, Meta(description="PEM file of the authorities to trust; relative to this file; null: the system's")
+    ] = None
+
+
 class Webhook(_Section, frozen=True, kw_only=True):
-    """A subscription to events."""
+    """A subscription to events, signed as of Standard Webhooks (https://www.standardwebhooks.com)."""
 
     name: Name
     url: Annotated[str, Meta(description="http(s) address that deliveries are posted to")]
-    secret: Annotated[Secret | None, Meta(description="signs the deliveries, as a reference")] = None
-    events: Annotated[tuple[str, ...], Meta(description="globs over the names of events")] = ("*",)
+    secret: Annotated[
+        Secret,
+        Meta(description="signs the deliveries, as a reference; `./sluice webhook-secret` makes one (`whsec_…`)"),
+    ]
+    former_secrets: Annotated[
+        tuple[Secret, ...],
+        Meta(max_length=4, description="secrets that sign too, until receivers know the present one"),
+    ] = ()
+    events: Annotated[tuple[str, ...], Meta(min_length=1, description="globs over the names of events")] = ("*",)
+    match: Annotated[
+        dict[str, Names],
+        Meta(description="field of the event → globs over its value; fields are joined by AND, a list by OR"),
+    ] = {}
+    sample: Annotated[float, Meta(gt=0, le=1, description="share of these events that it is told, by their ids")] = 1.0
+    allow_private: Annotated[bool, Meta(description="whether its address may be in a private network")] = True
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300, description="for one try")] = 15.0
+    concurrency: Annotated[int, Meta(ge=1, le=100, description="deliveries under way at a time, for each worker")] = 2
+    tls: Annotated[WebhookTls, Meta(description="authorities")] = WebhookTls()
+
+
+class WebhookDelivery(_Section, frozen=True, kw_only=True):
+    """How much is kept of deliveries to webhooks, for each webhook."""
+
+    retention_seconds: Annotated[
+        float, Meta(ge=60, le=_YEAR_SECONDS * 10, description="so long a delivery is kept that was made or given up")
+    ] = 604800.0
+    max_delivered: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="deliveries that were made and are kept to be looked at")
+    ] = 10_000
+    max_pending: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="deliveries that are to be made; beyond it events are shed")
+    ] = 100_000
 
 
 class TestRequest(_Section, frozen=True, kw_only=True):
@@ -516,9 +714,17 @@ class Config(_Section, frozen=True, kw_only=True):
     transport: Annotated[Transport, Meta(description="connections to providers")] = Transport()
     secrets: Annotated[Secrets, Meta(description="where references are read from")] = Secrets()
     storage: Annotated[Storage, Meta(description="the database")] = Storage()
+    redis: Annotated[Redis, Meta(description="what several processes share")] = Redis()
     tokens: Annotated[tuple[Token, ...], Meta(description="API tokens of callers; none: no access")] = ()
+    limits: Annotated[tuple[SharedLimit, ...], Meta(description="how much may be used, over requests that match")] = ()
+    quotas: Annotated[Quotas, Meta(description="how limits are kept")] = Quotas()
+    prices: Annotated[
+        tuple[Price, ...], Meta(description="what models cost, before the list prices that the gateway knows")
+    ] = ()
+    usage: Annotated[Usage, Meta(description="the ledger of requests")] = Usage()
     providers: Annotated[tuple[Provider, ...], Meta(description="upstream accounts and endpoints")] = ()
     model_aliases: Annotated[tuple[ModelAlias, ...], Meta(description="public model names")] = ()
     routes: Annotated[tuple[Route, ...], Meta(description="ordered rules: the first that matches counts")] = ()
     webhooks: Annotated[tuple[Webhook, ...], Meta(description="subscriptions to events")] = ()
+    webhook_delivery: Annotated[WebhookDelivery, Meta(description="how much is kept of deliveries")] = WebhookDelivery()
     route_tests: Annotated[tuple[RouteTest, ...], Meta(description="checks that gate every swap")] = ()

@@ -1,6 +1,7 @@
 """References and secrets of a document put in place, guided by the schema."""
 
 import math
+import re
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ _T = TypeVar("_T")
 
 _NOT_A_SECRET = "names a secret, and what stands here is shown: use `${env:NAME}` or write the value"
 _NOT_FINITE = "must be a finite number; a limit that may be off takes null"
+_MERE_ADDRESS = re.compile(r"[a-z]+://[^\s@?]*")
 
 
 class Unresolved:
@@ -118,7 +120,8 @@ class _Walk:
         text = "".join(map(str, template))
         if not text:
             raise ReferenceFault("is empty: a secret must have a value")
-        if not text.startswith("$argon2"):  # a hash is no secret that opens anything
+        # A hash is no secret that opens anything, and neither is an address that names neither a user nor parameters.
+        if not text.startswith("$argon2") and _MERE_ADDRESS.fullmatch(text) is None:
             self.notices.append(
                 Notice(path, "a secret stands in the file itself: better a reference such as `${env:NAME}`")
             )

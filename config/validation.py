@@ -138,6 +138,10 @@ class _Explain:
                 return f"must be at most {limit}{got}"
             case "exclusiveMinimum":
                 return f"must be greater than {limit}{got}"
+            case "exclusiveMaximum":
+                return f"must be less than {limit}{got}"
+            case "maxItems":
+                return f"must have at most {limit} entries, has {len(breach.value)}"
             case "minItems" | "minLength":
                 return "must not be empty"
             case "maxLength":

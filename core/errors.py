@@ -27,6 +27,8 @@
     │   ├── UpstreamCut               502 the answer ended before it was complete
     │   ├── UpstreamMalformed         502 the answer is not what the wire format allows
     │   ├── UpstreamErrorEvent        502 an error event stood where the first output belongs
+    │   ├── TargetLimited             429 a limit of ours holds the target back; nothing was sent
+    │   │   └── CredentialLimited         the same of the credential alone
     │   └── UpstreamAnswered              an HTTP answer with an error status
     │       ├── UpstreamRejected          400, 404, 422 …: the request itself is at fault
     │       │   ├── ContextExceeded       too long for the model
@@ -36,6 +38,8 @@
     │       └── UpstreamUnavailable       408, 409, 425, 5xx
     ├── NoTargetAvailable             503 every target is out of rotation
     │   └── TargetsRateLimited        429 each until a time that its provider named
+    ├── LimitExceeded                 429 a limit of the caller's, or of what it asks for, is used up
+    ├── QuotasUnavailable             503 nobody can tell how much of a limit is left
     ├── Draining                      503 the gateway is shutting down
     ├── TokensNotLoaded               503 the database of API tokens has not answered since the start
     ├── AdminKeyBusy                  503 too many admin keys wait for their check
@@ -286,6 +290,25 @@ class UpstreamErrorEvent(UpstreamError):
         self.event = event
 
 
+class TargetLimited(UpstreamError):
+    """A limit of ours on the target does not allow the attempt, or nobody can tell. Nothing was sent.
+
+    Where no other target is left the client gets :class:`LimitExceeded` or :class:`QuotasUnavailable` instead.
+    """
+
+    status = 429
+    delivery = Delivered.NO
+    retry = RetryScope.OTHER_TARGET
+    cools_down = False
+    code = "target_limited"
+
+
+class CredentialLimited(TargetLimited):
+    """The same of the credential alone: another may serve."""
+
+    retry = RetryScope.OTHER_CREDENTIAL
+
+
 class UpstreamAnswered(UpstreamError):
     """The provider answered with an error status; ``body`` is its answer as received."""
 
@@ -372,6 +395,38 @@ class TargetsRateLimited(NoTargetAvailable):
     status = 429
     code = "rate_limit_exceeded"
     kind = "rate_limit_error"
+
+
+class LimitExceeded(GatewayError):
+    """A limit does not allow the request. Money that is spent is told apart, as the field does: waiting is no use soon."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    kind = "rate_limit_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        spent: bool = False,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """``spent``: it is money that has come to an end. ``headers`` tell how the limits stand."""
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.spent = spent
+        self.headers = headers
+
+    @property
+    def client_code(self) -> str:
+        return "insufficient_quota" if self.spent else self.code
+
+
+class QuotasUnavailable(GatewayError):
+    """The store of the counters does not answer, and the configuration says to refuse then."""
+
+    status = 503
+    code = "quotas_unavailable"
 
 
 class Draining(GatewayError):

@@ -1,4 +1,4 @@
-"""Facts that happen, told to whoever observes: metrics, the access log and (later) webhooks.
+"""Facts that happen, told to whoever observes: metrics, the access log and webhooks.
 
 An event is frozen, carries plain values and no secret. Durations are seconds. Names that become labels
 (`provider`, `model_label`, `route`, `token`) come from the configuration only, never from what a client sent.
@@ -15,7 +15,8 @@ from core.usage import Usage
 _log = logging.getLogger("sluice.events")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+# gc=False: an event is a leaf, and thousands a second wait for a while to be written.
+class Event(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Base of all events; ``name`` is what subscriptions select by."""
 
     name: ClassVar[str] = ""
@@ -34,9 +35,16 @@ class _RequestEnded(Event, frozen=True, kw_only=True):
     method: str
     endpoint: str
     """The name of the endpoint's row in the table, `unknown` for paths that are in none."""
+    dialect: str
+    """The wire format that the client speaks, such as `openai-chat`."""
     status: int
     """What the client got; 499 when it had gone before a status was sent."""
     token: str | None
+    """The name of the API token."""
+    token_id: str | None
+    """Of a token that the API has made; None: the file declares it, or there is none."""
+    owner: str | None
+    """Whose the token is."""
     remote_ip: str
     requested_model: str | None
     """As the client spelled it: for the log, never for a label."""
@@ -55,6 +63,8 @@ class _RequestEnded(Event, frozen=True, kw_only=True):
     upstream_seconds: float | None
     """From the last attempt's start to the end of its answer."""
     usage: Usage | None
+    cost_nano_usd: int | None
+    """What it cost, in 10⁻⁹ US dollars; None: nothing was used that has a known price."""
     revision: str
     bytes_in: int
     bytes_out: int
@@ -90,14 +100,130 @@ class AttemptFailed(Event, frozen=True, kw_only=True):
 
 
 class TargetCooled(Event, frozen=True, kw_only=True):
-    """A target or credential left the rotation until ``seconds`` from now."""
+    """A target left the rotation until ``seconds`` from now."""
 
     name = "target.cooldown"
     provider: str
     model_label: str | None
-    credential: str | None
     reason: str
     seconds: float
+
+
+class CredentialCooled(Event, frozen=True, kw_only=True):
+    """A credential left the rotation until ``seconds`` from now."""
+
+    name = "credential.cooldown"
+    provider: str
+    credential: str
+    model_label: str | None
+    """Where it is so for one model alone."""
+    reason: str
+    seconds: float
+
+
+class CredentialRejected(Event, frozen=True, kw_only=True):
+    """A provider has answered 401 or 403 to a credential, which leaves the rotation until ``seconds`` from now."""
+
+    name = "credential.rejected"
+    provider: str
+    credential: str
+    seconds: float
+
+
+class CredentialRefreshed(Event, frozen=True, kw_only=True):
+    """A credential that ends has been exchanged for a fresh one."""
+
+    name = "credential.refreshed"
+    provider: str
+    credential: str
+    expires_in_seconds: float | None
+
+
+class CredentialRefreshFailed(Event, frozen=True, kw_only=True):
+    """A credential that ends could not be exchanged for a fresh one."""
+
+    name = "credential.refresh_failed"
+    provider: str
+    credential: str
+    reason: str
+    """A word."""
+    needs_login: bool
+    """Whether only a person who signs in again can mend it."""
+
+
+class _LimitReached(Event, frozen=True, kw_only=True):
+    limit: str
+    """As it is written, such as `60 requests per minute`."""
+    metric: str
+    per: str | None
+    amount: int
+    """Of the limit, in the metric's unit; money in 10⁻⁹ US dollars."""
+    used: int
+    """In the same."""
+    scope: str
+    """Whom the limit is for, in words, such as ``token `team-a```."""
+    token: str | None
+    owner: str | None
+    provider: str | None
+    credential: str | None
+    reset_seconds: float
+    """Until the window ends; 0 where there is none."""
+    shadow: bool
+    """Whether the limit refuses nothing."""
+
+
+class QuotaThreshold(_LimitReached, frozen=True, kw_only=True):
+    """So much of a limit is used; told once for each window and share, by each worker that sees it."""
+
+    name = "quota.threshold"
+    share: float
+    """As `quotas.thresholds` has it."""
+
+
+class QuotaExceeded(_LimitReached, frozen=True, kw_only=True):
+    """A limit has refused a request, or, in shadow, would have; told once for each window, by each worker that does."""
+
+    name = "quota.exceeded"
+
+
+class BudgetThreshold(_LimitReached, frozen=True, kw_only=True):
+    """So much of a limit of money is spent; told once for each window and share, by each worker that sees it."""
+
+    name = "budget.threshold"
+    share: float
+    """As `quotas.thresholds` has it."""
+
+
+class QuotaStoreDown(Event, frozen=True, kw_only=True):
+    """Redis, which counts what limits count, cannot be used."""
+
+    name = "quota.store_down"
+    reason: str
+    """A word: `unreachable`, `slow`, `denied`, `failing` or `forgetful`."""
+    on_store_failure: str
+
+
+class QuotaStoreRecovered(Event, frozen=True, kw_only=True):
+    """Redis counts again."""
+
+    name = "quota.store_recovered"
+    down_seconds: float
+
+
+class LedgerDown(Event, frozen=True, kw_only=True):
+    """The ledger of requests cannot be written to; its rows wait on the disk."""
+
+    name = "ledger.down"
+    reason: str
+
+
+class LedgerRecovered(Event, frozen=True, kw_only=True):
+    """The ledger is written to again."""
+
+    name = "ledger.recovered"
+    down_seconds: float
+    lost: int
+    """Rows for which there was no room meanwhile."""
 
 
 class ProviderDown(Event, frozen=True, kw_only=True):
@@ -225,6 +351,17 @@ EVENTS: tuple[type[Event], ...] = (
     RequestFailed,
     AttemptFailed,
     TargetCooled,
+    CredentialCooled,
+    CredentialRejected,
+    CredentialRefreshed,
+    CredentialRefreshFailed,
+    QuotaThreshold,
+    QuotaExceeded,
+    BudgetThreshold,
+    QuotaStoreDown,
+    QuotaStoreRecovered,
+    LedgerDown,
+    LedgerRecovered,
     ProviderDown,
     ProviderRecovered,
     ConfigApplied,
@@ -266,6 +403,11 @@ class Events:
             self._observers[kind] = (*self._observers.get(kind, self._of_all), observer)
         if not kinds:
             self._of_all += (observer,)
+
+    def unsubscribe(self, observer: Callable[[Any], None], *kinds: type[Event]) -> None:
+        """``observer`` is told of ``kinds`` no more."""
+        for kind in kinds:
+            self._observers[kind] = tuple(each for each in self._observers[kind] if each != observer)
 
     def emit(self, event: Event) -> None:
         """An observer that fails is logged and harms neither the others nor the request."""

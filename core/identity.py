@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 
 class Role(IntEnum):
@@ -105,6 +106,11 @@ class ApiToken:
     id: str | None = None
     """Of one that the API has made; None: the file declares it."""
     owner: str | None = None
+    limits: tuple[Any, ...] = ()
+    """Its own limits, as :class:`access.quotas.limits.Terms`."""
+    counted_as: str = ""
+    """What the counters of its own limits are named by, where it has any. A token that was rotated and its successor have one
+    between them, and another name changes nothing: neither gives a new allowance. It can be the name of none."""
     owner_role: Role | None = None
     """What the owner may do at the time of the request; None: nobody is known by that name."""
 

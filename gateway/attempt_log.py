@@ -2,7 +2,7 @@
 
 import logging
 
-from core.events import AttemptFailed, Event, ProviderDown, ProviderRecovered, TargetCooled
+from core.events import AttemptFailed, CredentialCooled, Event, ProviderDown, ProviderRecovered, TargetCooled
 
 _log = logging.getLogger("sluice.attempts")
 
@@ -22,12 +22,12 @@ def log_attempts(event: Event) -> None:
                 event.error_code,
                 event.next,
             )
-        case TargetCooled():
+        case TargetCooled() | CredentialCooled():
             _log.info(
                 "%s/%s%s is out of the rotation for %.1f s: %s",
                 event.provider,
                 event.model_label or "*",
-                _with(event.credential),
+                _with(event.credential if isinstance(event, CredentialCooled) else None),
                 event.seconds,
                 event.reason,
             )

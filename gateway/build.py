@@ -9,6 +9,9 @@ from typing import cast
 from access.address import TrustedProxies
 from access.admin_key import check_admin_key_hash
 from access.identify import Identifier
+from access.price_list import listed_types
+from access.prices import PriceBook
+from access.quotas.rules import Rules
 from access.tokens import TokenIndex
 from config.faults import ConfigFaults, Fault
 from config.faults import Path as KeyPath
@@ -16,8 +19,11 @@ from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, Provider
 from config.sources import SourceFile
 from credentials.pool import Pools
+from gateway.limits import rules_of
+from gateway.price_advice import price_advice
 from gateway.resources import Resources
 from gateway.stores import address_of
+from gateway.webhooks import bind_webhook
 from management.dependencies import View
 from management.handler.origin import Origins
 from proxy.dataplane import BoundProvider, DataPlane
@@ -32,6 +38,7 @@ from transport.messages import ConnectionOptions
 from transport.options import CannotConnect, check_connection_options
 from transport.scripted import ScriptedClient
 from transport.tls import CannotUseCertificate, ServerTls
+from webhooks.endpoint import Endpoint
 
 # The pipeline decides by these itself: a route that changed them would change them behind its back.
 _FIXED_MEMBERS = ("model", "stream")
@@ -44,6 +51,7 @@ class Generation:
     loaded: LoadedConfig
     plane: DataPlane
     view: View
+    webhooks: tuple[Endpoint, ...]
 
     @property
     def config(self) -> Config:
@@ -94,6 +102,10 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
     for position, provider in enumerate(config.providers):
         with faults.under("providers", position):
             providers[provider.name] = _bind(provider, config, loaded.sources.root.parent, resources)
+    webhooks: list[Endpoint] = []
+    for position, webhook in enumerate(config.webhooks):
+        with faults.under("webhooks", position):
+            webhooks.append(bind_webhook(webhook, loaded.sources.root.parent))
     faults.found += _override_faults(config)
     with faults.under():
         tokens = TokenIndex(config.tokens, resources.issued_tokens)
@@ -107,12 +119,19 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         proxies = TrustedProxies(config.server.trusted_proxies)
     with faults.under():
         origins = Origins.of(config)
+    rules = Rules()
+    with faults.under():
+        rules = rules_of(config)
+    with faults.under():
+        resources.quotas.check(config)
     pools = Pools(config.providers, resources.cooldowns)
+    with faults.under():
+        prices = PriceBook(config.prices, listed_types(config.providers))
     with faults.under():
         router = Router(config, resources.cooldowns, pools, resources.random)
     faults.report(loaded)
 
-    loaded = loaded.with_notices(advice(config, router))
+    loaded = loaded.with_notices([*advice(config, router), *price_advice(config, prices)])
     faults.found += run_route_tests(config, router)
     faults.report(loaded)
 
@@ -128,7 +147,10 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         providers=providers,
         trusted_proxies=proxies,
         body_idle_seconds=config.server.body_idle_seconds,
+        rules=rules,
+        assumed_output_tokens=config.quotas.assumed_output_tokens,
         discovered=resources.discovered,
+        prices=prices,
     )
     view = View(
         revision=loaded.revision,
@@ -137,7 +159,7 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         metrics_public=config.telemetry.metrics.public,
         origins=origins,
     )
-    return Generation(loaded, plane, view)
+    return Generation(loaded, plane, view, tuple(webhooks))
 
 
 def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...] | None = None) -> Generation:
@@ -167,8 +189,10 @@ def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...
 def _bind(provider: Provider, config: Config, directory: Path, resources: Resources) -> BoundProvider:
     adapter = build_adapter(provider)
     if PROVIDER_TYPES[provider.type].transport == "local":
-        return BoundProvider(adapter, ScriptedClient(cast(LocalAdapter, adapter).respond))
-    return BoundProvider(adapter, resources.client, _connection_options(provider, config, directory, resources))
+        client = ScriptedClient(cast(LocalAdapter, adapter).respond)
+        return BoundProvider(adapter, client, include_usage=provider.include_usage)
+    options = _connection_options(provider, config, directory, resources)
+    return BoundProvider(adapter, resources.client, options, provider.include_usage)
 
 
 def _connection_options(provider: Provider, config: Config, directory: Path, resources: Resources) -> ConnectionOptions:

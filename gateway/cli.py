@@ -35,6 +35,7 @@ from gateway.upgrade import Inheritance, UpgradeFailed, request_upgrade
 from gateway.version import VERSION
 from gateway.workers import Place
 from storage.errors import StorageError
+from webhooks.signing import new_secret
 
 DEFAULT_CONFIG = "config.yaml"
 DEFAULT_ADDRESS = "127.0.0.1:8080"
@@ -137,6 +138,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     hashing = command("hash-key", "print the hash of an admin key, for management.admin_key_hash", config=False)
     hashing.add_argument("--generate", action="store_true", help="make a key too, and print it first")
 
+    command("webhook-secret", "print a new secret to sign the deliveries of a webhook with", config=False)
     command("seal", "seal a secret from standard input, and print the ${sealed:…} that stands for it")
     command("rekey", "seal everything in the configuration anew that the first master key has not sealed")
     add_storage_commands(command)
@@ -303,6 +305,11 @@ def _hash_key(options: argparse.Namespace) -> int:
     return OK
 
 
+def _webhook_secret(_options: argparse.Namespace) -> int:
+    print(new_secret())
+    return OK
+
+
 def _seal(options: argparse.Namespace) -> int:
     seal(_config_path(options), _environment(options), named=options.config is not None)
     return OK
@@ -365,6 +372,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "explain": _explain,
     "demo": _demo,
     "hash-key": _hash_key,
+    "webhook-secret": _webhook_secret,
     "seal": _seal,
     "rekey": _rekey,
     "migrate": _storage,

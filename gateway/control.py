@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from management.event_feed import Wanted
+
 _log = logging.getLogger("sluice.control")
 
 _LINE_BYTES = 64 * 1024
@@ -50,7 +52,21 @@ class ClearCooldown(msgspec.Struct, frozen=True, tag="clear_cooldown"):
     credential: str | None = None
 
 
-Task = Reload | Apply | RefreshTokens | ClearCooldown
+class ForwardEvents(msgspec.Struct, frozen=True, tag="forward_events"):
+    """A task: tell a listener of another worker of the events here, as :mod:`gateway.event_links` does."""
+
+    path: str
+    """Of that worker's socket."""
+    key: str
+    """The listener's. One who is told already is left as it is."""
+    wanted: Wanted
+    places: dict[str, int]
+    """Up to where the listener has been told, by process."""
+    fresh: bool
+    """Whether it wants nothing of what was before."""
+
+
+Task = Reload | Apply | RefreshTokens | ClearCooldown | ForwardEvents
 
 
 class Answered(msgspec.Struct, frozen=True, tag="answered"):

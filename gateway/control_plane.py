@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from gateway.issued_tokens import IssuedTokenService
+from gateway.limit_service import GatewayLimits
+from gateway.price_service import GatewayPrices
 from gateway.reload import Reloader
 from gateway.resources import Resources
 from gateway.revision_history import KeptRevisions
 from gateway.routing_service import GatewayRouting
 from gateway.sealer import MasterKeySealer
 from gateway.settings import Started, current_settings
+from gateway.usage_service import GatewayUsage
 from management.dependencies import Dependencies, Health
 from management.editing.editor import Editor
 from management.provider_service import ProviderService
@@ -35,6 +38,7 @@ def make_dependencies(
         audit=resources.stores.audit,
         render_metrics=resources.metrics.render,
         providers=providers,
+        prices=GatewayPrices(reloader.current),
         revisions=KeptRevisions(resources.stores),
         routing=GatewayRouting(resources, reloader.current),
         tokens=IssuedTokenService(
@@ -45,6 +49,15 @@ def make_dependencies(
             resources.clock,
             resources.events.emit,
             lambda: reloader.current().config.tokens,
+        ),
+        usage=GatewayUsage(resources.stores),
+        events=resources.event_feed,
+        webhooks=resources.webhooks,
+        settle_events=resources.teller.settle,
+        limits=GatewayLimits(
+            resources.quotas.store,
+            lambda: reloader.current().plane.rules,
+            lambda: resources.quotas.not_kept_because,
         ),
         settings=lambda: current_settings(reloader.current(), resources.environment, started),
     )

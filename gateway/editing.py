@@ -351,10 +351,16 @@ class ConfigEditor:
 
     async def _apply(self, task: Apply) -> None:
         self._revisions.expect(task.revision)
-        await self._followed(await self._reloader.reload(task.trigger, unless_in_force=True))
+        with self._resources.teller.following():
+            outcome = await self._reloader.reload(task.trigger, unless_in_force=True)
+        # It may have been found in the files by then.
+        self._resources.teller.known(task.revision)
+        await self._followed(outcome)
 
     async def _reload(self, task: Reload) -> None:
-        await self._followed(await self._reloader.reload(task.trigger))
+        with self._resources.teller.following():
+            outcome = await self._reloader.reload(task.trigger)
+        await self._followed(outcome)
 
     async def _followed(self, outcome: Reloaded | Refused) -> None:
         await self._confirmations.look()

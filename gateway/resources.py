@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -17,6 +17,8 @@ from core.clock import Clock, SystemClock
 from core.events import (
     AddressLockedOut,
     AttemptFailed,
+    CredentialCooled,
+    CredentialRejected,
     Event,
     Events,
     ProviderDown,
@@ -28,21 +30,31 @@ from core.events import (
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
 from gateway.control import Others
+from gateway.event_feed import GatewayEvents
 from gateway.issued_tokens import IssuedTokenKeeper
+from gateway.limits import QuotaKeeper
 from gateway.others import Alone
 from gateway.storage_metrics import StorageMetrics
 from gateway.stores import Stores
+from gateway.teller import Teller
+from gateway.webhook_metrics import WebhookMetrics
+from gateway.webhooks import webhook_limits
 from gateway.workers import WORKER
 from proxy.dataplane import Discovered
-from routing.cooldown import Cooldowns, Cooled
+from routing.cooldown import Cooldowns, Cooled, Reason
+from telemetry.ledger import Ledger
 from telemetry.metrics import Metrics
 from transport.client import HttpClient, PoolLimits
 from transport.messages import STRAIGHT, ConnectionOptions
+from webhooks.endpoint import Endpoint
+from webhooks.service import Webhooks
 
 _log = logging.getLogger("sluice.access")
 
 _MOST_OPTIONS = 256
 _PROBES = PoolLimits(connections=64, connections_per_origin=8, waiting=256)
+# How many are used at a time each webhook says itself.
+_DELIVERIES = PoolLimits(connections=1024, connections_per_origin=512, waiting=4096)
 
 
 class Resources:
@@ -54,10 +66,11 @@ class Resources:
         metrics_dir: str | None = None,
         clock: Clock | None = None,
         *,
+        workers: int = 1,
         writes: bool = True,
     ) -> None:
-        """``metrics_dir`` is where several workers keep their metrics; None for one process. Without ``writes`` no file of
-        secrets is made: for commands that look."""
+        """``metrics_dir`` is where several workers keep their metrics; None for one process. ``workers``: how many serve.
+        Without ``writes`` no file of secrets is made: for commands that look."""
         self.environment = environment
         self.clock: Clock = clock if clock is not None else SystemClock()
         # Choosing among targets and spreading retries needs no cryptographic strength.
@@ -74,20 +87,31 @@ class Resources:
         self.metrics = Metrics(self.clock, metrics_dir, environment.get(WORKER))
         self.stores = Stores(self.clock, StorageMetrics(self.metrics), writes=writes)
         """What outlives the process."""
+        self.ledger = Ledger(self.stores.ledger, self.clock, self.events.emit, self.metrics.ledger)
         self._kept_fresh: tuple[VaultValues, asyncio.Task[None]] | None = None
         self.cooldowns = Cooldowns(self._cooled)
         self.admin_keys = AdminKeys(self.clock, self._locked_out)
         self.issued_tokens = IssuedTokens()
         self.token_keeper = IssuedTokenKeeper(self.issued_tokens, self.stores, self.clock, self.random)
+        self.quotas = QuotaKeeper(self.clock, self.events, self.metrics, workers)
+        """What limits have counted."""
         self.client = HttpClient()
         self.probes = HttpClient(_PROBES, beside=self.client)
         """For what is asked of providers by ourselves: it takes no connection away from requests."""
+        self._deliveries = HttpClient(_DELIVERIES, beside=self.client)
+        self._webhooks: Webhooks | None = None
+        self.teller = Teller(self.events, environment.get(WORKER), lambda: self.webhooks)
+        """Offers events to webhooks."""
+        self.event_feed = GatewayEvents(self.events, self.clock, self.background, self.teller)
+        """Tells those who listen to the management API."""
         self.discovered = Discovered()
         self._options = [STRAIGHT]
         self.metrics.subscribe(self.events)
         self._references: list[str] = []
         self.events.subscribe(self._show_stale_secrets, SecretStale, SecretFresh)
-        self.events.subscribe(log_attempts, AttemptFailed, TargetCooled, ProviderDown, ProviderRecovered)
+        self.events.subscribe(
+            log_attempts, AttemptFailed, TargetCooled, CredentialCooled, ProviderDown, ProviderRecovered
+        )
 
     def shared_options(self, options: ConnectionOptions) -> ConnectionOptions:
         """The same as ``options``, where a former generation had them: its connections to the provider serve on."""
@@ -98,10 +122,29 @@ class Resources:
         del self._options[:-_MOST_OPTIONS]
         return options
 
-    def follow(self, loaded: LoadedConfig) -> None:
-        """Keep to the bounds of a configuration that is put in force, and its secrets fresh."""
+    @property
+    def webhooks(self) -> Webhooks:
+        """The outbox and the delivery; there are some from the first :meth:`follow` on."""
+        if self._webhooks is None:
+            self._webhooks = Webhooks(
+                self.stores.webhooks,
+                self.stores.exists,
+                self.stores.spool,
+                self._deliveries,
+                self.clock,
+                self.random,
+                WebhookMetrics(self.metrics),
+            )
+        return self._webhooks
+
+    def follow(self, loaded: LoadedConfig, endpoints: Sequence[Endpoint] = ()) -> None:
+        """Keep to the bounds of a configuration that is put in force, and its secrets fresh; tell its webhooks."""
         self._follow_secrets(loaded)
         self.stores.begin(loaded.config, loaded.sources.root.parent)
+        self.quotas.follow(loaded.config)
+        self.ledger.follow(loaded.config.usage)
+        self.metrics.webhooks.follow([endpoint.name for endpoint in endpoints])
+        self.teller.follow(endpoints, webhook_limits(loaded.config))
         transport = loaded.config.transport
         self.client.limits = PoolLimits(
             connections=transport.max_connections,
@@ -135,13 +178,15 @@ class Resources:
             self._loop.call_soon_threadsafe(self.events.emit, event)
 
     def _cooled(self, cooled: Cooled) -> None:
+        provider, label, reason, seconds = cooled.provider, cooled.label, cooled.reason.value, cooled.seconds
+        if cooled.credential is None:
+            self.events.emit(TargetCooled(provider=provider, model_label=label, reason=reason, seconds=seconds))
+            return
+        if cooled.reason is Reason.CREDENTIAL_REFUSED:
+            self.events.emit(CredentialRejected(provider=provider, credential=cooled.credential, seconds=seconds))
         self.events.emit(
-            TargetCooled(
-                provider=cooled.provider,
-                model_label=cooled.label,
-                credential=cooled.credential,
-                reason=cooled.reason.value,
-                seconds=cooled.seconds,
+            CredentialCooled(
+                provider=provider, credential=cooled.credential, model_label=label, reason=reason, seconds=seconds
             )
         )
 
@@ -153,7 +198,14 @@ class Resources:
         """Cancel what still runs and close what is open."""
         await self.background.cancel()
         await self.tasks.cancel()
+        self.event_feed.close()
+        await self.quotas.close()
+        await self.ledger.close()
+        self.teller.close()
+        if self._webhooks is not None:
+            await self._webhooks.close()
         await self.stores.close()
+        await self._deliveries.close()
         await self.client.close()
         await self.probes.close()
         await asyncio.get_running_loop().run_in_executor(None, self.secrets.close)

@@ -28,7 +28,7 @@ from gateway.runs import PrivateFolder, RunRecord, RuntimeFolder
 from gateway.server import Server
 from gateway.settings import Started
 from gateway.upgrade import Bound, Doors, Inheritance, Predecessor, Upgrader
-from gateway.workers import METRICS_DIR, Place, Supervisor
+from gateway.workers import LAST_GOOD, METRICS_DIR, WORKER, Place, Supervisor
 from telemetry import logs
 
 _log = logging.getLogger("sluice.server")
@@ -99,14 +99,23 @@ def serve(options: ServeOptions, environment: Mapping[str, str]) -> int:
     _leave_no_core_files()
     keep_freed_memory()
     if options.place is not None:
-        return run(_serve_as_worker(options, options.place, environment))
-    return run(_serve(options, environment))
+        return run(_to_its_end(_serve_as_worker(options, options.place, environment)))
+    return run(_to_its_end(_serve(options, environment)))
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run ``main`` on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+async def _to_its_end(main: Coroutine[Any, Any, int]) -> int:
+    done = await main
+    # The interpreter takes a while to end. A signal that comes twice must not make a failure of an orderly end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    return done
 
 
 def _allow_many_files() -> None:
@@ -124,9 +133,10 @@ def _leave_no_core_files() -> None:
 
 
 async def _serve_as_worker(options: ServeOptions, place: Place, environment: Mapping[str, str]) -> int:
-    resources = Resources(environment, environment.get(METRICS_DIR))
+    resources = Resources(environment, environment.get(METRICS_DIR), workers=place.slots)
     link = Link(place, resources.clock, resources.background)
     resources.others = link
+    resources.event_feed.link(link, Path(environment[LAST_GOOD]).parent, environment[WORKER])
     started = Started(options.listen, place.slots)
     server = Server(options.config, resources, link.spread, keeps_files=place.slot == 0, started=started)
     try:

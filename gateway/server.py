@@ -24,8 +24,10 @@ from gateway.spread import Spread
 from gateway.status import health
 from management.dependencies import Health
 from management.routes import build_application
+from proxy.admission import Quotas
 from proxy.pipeline import Pipeline
 from telemetry.access_log import AccessLog, mixes_writes
+from telemetry.ledger_retention import Retention
 from telemetry.loop_lag import LoopLag
 from transport.server import ServerLimits
 
@@ -53,10 +55,12 @@ class Server:
     ) -> None:
         """``spread`` tells whether the next connection is this worker's turn; None: there are no others.
 
-        ``keeps_files``: of all workers this is the one that keeps the revisions which nobody has asked for by the API.
+        ``keeps_files``: of all workers this is the one that keeps the revisions which nobody has asked for by the API, and
+        that forgets old rows of the ledger.
         """
         self._resources = resources
         self._spread = spread
+        self._keeps_files = keeps_files
         self._started = started or Started()
         self.reloader = Reloader(path, resources)
         self._revisions = RevisionKeeper(
@@ -89,6 +93,9 @@ class Server:
         await resources.token_keeper.start(background)
         self._editor.start()
         self._providers.start()
+        resources.teller.begin()
+        self._start_ledger()
+        await resources.quotas.start()
         self._listen(sockets, management_sockets)
         background.spawn(self.reloader.watch(), "watch")
         background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")
@@ -113,6 +120,19 @@ class Server:
             self._access_log.close()
             _log.info("stopped")
 
+    def _start_ledger(self) -> None:
+        resources = self._resources
+        resources.ledger.start(resources.events, resources.stores.spool)
+        if self._keeps_files:
+            retention = Retention(
+                resources.stores.ledger,
+                resources.stores.exists,
+                resources.clock,
+                resources.random,
+                lambda: self.reloader.current().config.usage.retention_seconds,
+            )
+            resources.background.spawn(retention.run(), "ledger retention")
+
     def _listen(self, sockets: list[socket.socket], management_sockets: list[socket.socket]) -> None:
         resources, reloader = self._resources, self.reloader
         application = build_application(
@@ -126,7 +146,8 @@ class Server:
                 started=self._started,
             )
         )
-        pipeline = Pipeline(resources.events, resources.clock)
+        quotas = Quotas(resources.quotas.store, resources.events, resources.clock, resources.metrics.quotas)
+        pipeline = Pipeline(resources.events, resources.clock, quotas)
         entry = DataPlaneEntry(pipeline, lambda: reloader.current().plane, resources.clock, resources.tasks)
         own = bool(management_sockets)
         doors = [(sockets, FrontDoor(application, entry, management=not own, draining=self.is_draining))]

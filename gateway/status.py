@@ -2,11 +2,24 @@
 
 from datetime import UTC, datetime
 
+from gateway.limits import QuotaState
 from gateway.reload import Reloader
 from gateway.resources import Resources
 from gateway.stores import StoreState
-from management.dependencies import CooldownStatus, Health, ProviderStatus, ReloadStatus, StaleSecret, StorageStatus
+from management.dependencies import (
+    CooldownStatus,
+    Health,
+    LedgerStatus,
+    ProviderStatus,
+    QuotasStatus,
+    ReloadStatus,
+    StaleSecret,
+    StorageStatus,
+    WebhooksStatus,
+)
 from management.editing.editor import Refused
+from telemetry.ledger import LedgerState
+from webhooks.service import Webhooks
 
 
 def health(reloader: Reloader, resources: Resources, started_at: float, *, draining: bool) -> Health:
@@ -44,6 +57,9 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
         ),
         issued_tokens=resources.token_keeper.status(),
         storage=_storage(resources.stores.state()),
+        ledger=_ledger(resources.ledger.state()),
+        webhooks=_webhooks(resources.webhooks),
+        quotas=_quotas(resources.quotas.state()),
     )
 
 
@@ -54,6 +70,38 @@ def _storage(state: StoreState) -> StorageStatus:
         since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
         waiting=state.waiting,
         spooled=state.spooled,
+    )
+
+
+def _webhooks(webhooks: Webhooks) -> WebhooksStatus:
+    deliverer, outbox = webhooks.deliverer, webhooks.outbox
+    return WebhooksStatus(
+        failing=tuple(name for name in deliverer.endpoints if deliverer.failing(name)),
+        disabled=tuple(name for name in deliverer.endpoints if deliverer.disabled(name)),
+        waiting=outbox.waiting,
+        spooled=outbox.spooled,
+        waits_for_database=deliverer.trouble is not None or outbox.trouble is not None,
+    )
+
+
+def _quotas(state: QuotaState) -> QuotasStatus:
+    return QuotasStatus(
+        store=state.store,
+        up=state.up,
+        reason=state.reason,
+        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        waiting=state.waiting,
+    )
+
+
+def _ledger(state: LedgerState) -> LedgerStatus:
+    return LedgerStatus(
+        state=state.status,
+        reason=state.reason,
+        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        waiting=state.waiting,
+        spooled=state.spooled,
+        lost=state.lost,
     )
 
 

@@ -30,6 +30,7 @@ def add_storage_commands(command: AddCommand) -> None:
     command("migrate", "make the database that storage.url names, or bring it to this version's schema")
     exporting = command("export", "write all that the database holds as JSON lines")
     exporting.add_argument("file", nargs="?", metavar="FILE", help="for the owner's eyes alone; none: standard output")
+    exporting.add_argument("--with-usage", action="store_true", help="the ledger of requests too, which may be large")
     importing = command("import", "put what was exported into an empty database")
     importing.add_argument("file", metavar="FILE", help="- is the standard input")
     importing.add_argument(
@@ -62,7 +63,7 @@ async def _run(options: argparse.Namespace, path: Path, env: Mapping[str, str]) 
             return await _migrate(address)
         case "export":
             _tell_what_waits(loaded)
-            return await _export(address, options.file)
+            return await _export(address, options.file, with_usage=options.with_usage)
         case "import":
             return await _import(address, options.file, accept_broken_audit=options.accept_broken_audit)
         case _:
@@ -81,7 +82,7 @@ async def _migrate(address: Address) -> int:
     return OK
 
 
-async def _export(address: Address, file: str | None) -> int:
+async def _export(address: Address, file: str | None, *, with_usage: bool) -> int:
     from storage.database import Database  # noqa: PLC0415  as above
     from storage.transfer import export_all  # noqa: PLC0415  as above
 
@@ -90,18 +91,19 @@ async def _export(address: Address, file: str | None) -> int:
     database = Database(address, SystemClock())
     try:
         if file is None:
-            rows = await export_all(database, sys.stdout.buffer.write)
+            rows = await export_all(database, sys.stdout.buffer.write, with_usage=with_usage)
             sys.stdout.buffer.flush()
         else:
             with _replaced(Path(file)) as writing:
-                rows = await export_all(database, writing.write)
+                rows = await export_all(database, writing.write, with_usage=with_usage)
     except BrokenPipeError:
         raise
     except OSError as error:
         raise StorageError(f"{file or 'standard output'} cannot be written: {error.strerror}") from None
     finally:
         await database.close()
-    print(f"exported: {_listed(rows)}", file=sys.stderr)
+    left_out = "" if with_usage else "; without the ledger of requests (--with-usage)"
+    print(f"exported: {_listed(rows)}{left_out}", file=sys.stderr)
     return OK
 
 

@@ -14,6 +14,7 @@ import msgspec
 from config.schema import Config
 from core.clock import Clock
 from gateway.owner import Owner
+from gateway.pauses import brief_pauses, keep_out_of_collections
 from storage import writer as audit_writer
 from storage.address import Address, SqliteFile, parse_address
 from storage.audit_log import AuditLog
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     # At run time they are imported by whoever uses them first.
     from storage.audit import AuditStore
     from storage.jobs import JobStore
+    from storage.ledger import LedgerStore
+    from storage.ledger_queries import LedgerQueries
     from storage.models import ModelStore
     from storage.revisions import RevisionStore
     from storage.sql import SqlStores
     from storage.tokens import TokenStore
+    from storage.webhooks import WebhookStore
 
 DEFAULT_URL = "sqlite:///data/sluice.db"
 SPOOL = "spool"
@@ -68,6 +72,7 @@ class Stores:
         self._address: Address | None = None
         self._audit: AuditLog | None = None
         self._owner: Owner | None = None
+        self._spool: Path | None = None
         self._sql: SqlStores | None = None
 
     def begin(self, config: Config, directory: Path) -> None:
@@ -77,7 +82,8 @@ class Stores:
             self._address = address_of(config, directory)
             place = directory / config.secrets.directory
             self._owner = Owner(place / OWNERS)
-            self._audit = AuditLog(self._audit_store, place / SPOOL, self.exists, self._observer)
+            self._spool = place / SPOOL
+            self._audit = AuditLog(self._audit_store, self._spool, self.exists, self._observer)
             if self._writes:
                 self._audit.start()
 
@@ -109,7 +115,9 @@ class Stores:
     async def prepare(self) -> None:
         """Import what the stores need, in a thread. Without it the first use does, and holds the event loop up."""
         if self._sql is None:
-            await asyncio.get_running_loop().run_in_executor(None, importlib.import_module, "storage.sql")
+            await asyncio.get_running_loop().run_in_executor(None, _import_stores)
+            # What was imported stays as long as the process does: the collector need not look at it every time.
+            keep_out_of_collections()
 
     @property
     def audit(self) -> AuditLog:
@@ -121,6 +129,12 @@ class Stores:
         """Who this process is."""
         assert self._owner is not None, "begin() comes first"
         return self._owner
+
+    @property
+    def spool(self) -> Path:
+        """The directory for what waits for the database."""
+        assert self._spool is not None, "begin() comes first"
+        return self._spool
 
     @property
     def tokens(self) -> "TokenStore":
@@ -137,6 +151,21 @@ class Stores:
     @property
     def jobs(self) -> "JobStore":
         return self._stores().jobs
+
+    async def ledger(self) -> "LedgerStore":
+        """The ledger, to be written to; opened where it is not yet."""
+        await self.prepare()
+        return self._stores().ledger
+
+    async def ledger_queries(self) -> "LedgerQueries":
+        """The ledger, to be read; opened where it is not yet."""
+        await self.prepare()
+        return self._stores().ledger_queries
+
+    async def webhooks(self) -> "WebhookStore":
+        """The outbox of webhooks, opened where it is not yet."""
+        await self.prepare()
+        return self._stores().webhooks
 
     async def close(self) -> None:
         """Keep what is to be kept, and close the database."""
@@ -161,6 +190,12 @@ class Stores:
     def _known_address(self) -> Address:
         assert self._address is not None, "begin() comes first"
         return self._address
+
+
+def _import_stores() -> None:
+    # Requests are answered meanwhile.
+    with brief_pauses():
+        importlib.import_module("storage.sql")
 
 
 def address_of(config: Config, directory: Path) -> Address:

@@ -2,23 +2,11 @@
 
 import msgspec
 
-from core.identity import Role
-from management.editing.entries import (
-    CHANGE_ERRORS,
-    CREATE_ERRORS,
-    DELETE_ERRORS,
-    LIST_ERRORS,
-    Entries,
-    EntryQuery,
-    EntryRemoved,
-    Section,
-)
+from management.editing.entries import Section
+from management.editing.entry_handlers import EntryCollection, EntryItem
 from management.editing.entry_schema import EntryChanged, EntryGiven, EntryPatch, EntryShown, NewEntry
-from management.errors import ConfigError
-from management.handler.operation import operation
-from management.handler.permit import requires
 
-SECTION = Section("model_aliases", "alias", "/api/v1/aliases")
+SECTION = Section("model_aliases", "alias", "/api/v1/aliases", one="a model alias", many="model aliases")
 
 
 class NewAlias(NewEntry, section="model_aliases"):
@@ -49,85 +37,11 @@ class AliasList(msgspec.Struct, frozen=True):
     """Of the next part; null: there is no more."""
 
 
-class Aliases(Entries):
+class Aliases(EntryCollection, section=SECTION, listed=AliasList, new=NewAlias, changed=AliasChanged):
     """``/api/v1/aliases``."""
 
-    section = SECTION
 
-    @operation(
-        requires(Role.ADMIN),
-        summary="List the model aliases of the configuration.",
-        query=EntryQuery,
-        answers={200: AliasList},
-        errors=LIST_ERRORS,
-        etag=True,
-    )
-    async def get(self) -> None:
-        await self.list_entries()
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Add a model alias.",
-        body=NewAlias,
-        answers={201: AliasChanged, 202: AliasChanged},
-        errors=CREATE_ERRORS,
-        etag=True,
-        if_match=False,
-        audit="alias.create",
-    )
-    async def post(self) -> None:
-        await self.create_entry()
-
-
-class AliasItem(Entries):
+class AliasItem(
+    EntryItem, section=SECTION, shown=AliasShown, given=AliasGiven, patched=AliasPatch, changed=AliasChanged
+):
     """``/api/v1/aliases/{from}``."""
-
-    section = SECTION
-
-    @operation(
-        requires(Role.ADMIN),
-        summary="Show a model alias.",
-        answers={200: AliasShown},
-        errors=(ConfigError.ENTRY_MISSING,),
-        etag=True,
-    )
-    async def get(self, alias: str) -> None:
-        await self.show_entry(alias)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Put a model alias in the place of the one that there is.",
-        body=AliasGiven,
-        answers={200: AliasChanged, 202: AliasChanged},
-        errors=(ConfigError.ENTRY_MISSING, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="alias.replace",
-    )
-    async def put(self, alias: str) -> None:
-        await self.replace_entry(alias)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Change some of a model alias.",
-        body=AliasPatch,
-        answers={200: AliasChanged, 202: AliasChanged},
-        errors=(ConfigError.ENTRY_MISSING, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="alias.update",
-    )
-    async def patch(self, alias: str) -> None:
-        await self.patch_entry(alias)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Remove a model alias.",
-        answers={204: None, 202: EntryRemoved},
-        errors=(ConfigError.ENTRY_MISSING, *DELETE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="alias.delete",
-    )
-    async def delete(self, alias: str) -> None:
-        await self.delete_entry(alias)

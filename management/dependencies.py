@@ -1,6 +1,6 @@
 """What the management API needs of the rest of the program; `gateway/build.py` fills it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -12,13 +12,18 @@ from core.clock import Clock
 from core.headers import Headers
 from core.identity import AuthContext
 from management.editing.editor import Editor
+from management.event_feed import EventFeed
 from management.handler.origin import Origins
+from management.limit_service import LimitService
+from management.price_service import PriceService
 from management.provider_service import ProviderService
 from management.routing_service import RoutingService
 from management.secrets.entry_values import Sealer
 from management.setting_values import SettingShown
 from management.token_service import TokenService
+from management.usage_service import UsageService
 from storage.records import AuditEntry, AuditFilter, Files, NewAuditEntry, Page, StoredRevision
+from webhooks.service import WebhookService
 
 
 class ManagerIdentifier(Protocol):
@@ -26,6 +31,10 @@ class ManagerIdentifier(Protocol):
 
     async def manager(self, headers: Headers, address: str) -> AuthContext:
         """Who calls from ``address``; raises as :meth:`access.identify.Identifier.manager` does."""
+        ...
+
+    def still(self, headers: Headers, address: str) -> AuthContext | None:
+        """As :meth:`access.identify.Identifier.still`."""
         ...
 
 
@@ -157,6 +166,53 @@ class StorageStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Those that it has on the disk, to be written to the database."""
 
 
+class LedgerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the ledger of requests does, as far as the worker that answers knows."""
+
+    state: Literal["ok", "off", "unavailable"]
+    """`off`: `usage.ledger` is false; `unavailable`: the database took no rows when it was asked last."""
+    reason: str | None
+    """Why, as of `storage`."""
+    since: datetime | None
+    """Since when."""
+    waiting: int
+    """Rows that this worker has in memory alone."""
+    spooled: int
+    """Those that it has on the disk, to be written to the database."""
+    lost: int
+    """Those for which it had no room, since it was started."""
+
+
+class WebhooksStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How webhooks do, as far as the worker that answers knows."""
+
+    failing: tuple[str, ...]
+    """Names of those whose endpoint has failed several times in a row: it is asked once in a while."""
+    disabled: tuple[str, ...]
+    """Names of those whose endpoint has answered 410: it gets nothing more."""
+    waiting: int
+    """Events that this worker has in memory alone."""
+    spooled: int
+    """Those that it has on the disk, to be written to the database."""
+    waits_for_database: bool
+    """Whether the database did not answer when it was asked last; `storage` tells why."""
+
+
+class QuotasStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the counters of limits do, as far as the worker that answers knows."""
+
+    store: Literal["memory", "redis", "none"]
+    """`none`: several workers have no Redis in common, so that no limit can be kept."""
+    up: bool
+    """Whether the store counts."""
+    reason: str | None
+    """Why Redis cannot be used: `unreachable`, `slow`, `denied`, `failing` or `forgetful`."""
+    since: datetime | None
+    """Since when."""
+    waiting: int
+    """Requests that wait for a limit in this worker."""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``GET /api/v1/health``."""
 
@@ -170,6 +226,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Of the worker that answers; each reads for itself."""
     issued_tokens: IssuedTokensStatus
     storage: StorageStatus
+    ledger: LedgerStatus
+    webhooks: WebhooksStatus
+    quotas: QuotasStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +246,15 @@ class Dependencies:
     render_metrics: Callable[[], tuple[str, bytes]]
     """Content type and body; called in a thread."""
     tokens: TokenService
+    limits: LimitService
+    usage: UsageService
+    events: EventFeed
     settings: Callable[[], Mapping[str, SettingShown]]
     """By key."""
+    webhooks: WebhookService
+    settle_events: Callable[[], Awaitable[bool]]
+    """Gives back when the events of the operation that webhooks are told of will not be lost; False: they may be."""
     providers: ProviderService
+    prices: PriceService
     revisions: Revisions
     routing: RoutingService

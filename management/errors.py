@@ -115,6 +115,37 @@ class TokenError(ManagementCode):
     STALE = "token_error-stale", HTTPStatus.PRECONDITION_FAILED
     SCOPE_NOT_ALLOWED = "token_error-scope_not_allowed", HTTPStatus.FORBIDDEN
     OWNER_NOT_ALLOWED = "token_error-owner_not_allowed", HTTPStatus.FORBIDDEN
+    LIMITS_NEED_REDIS = "token_error-limits_need_redis", HTTPStatus.CONFLICT
+
+
+class LimitError(ManagementCode):
+    """Limits."""
+
+    UNAVAILABLE = "limit_error-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class WebhookError(ManagementCode):
+    """Webhooks and their deliveries."""
+
+    NOT_FOUND = "webhook_error-not_found", HTTPStatus.NOT_FOUND
+    DELIVERY_NOT_FOUND = "webhook_error-delivery_not_found", HTTPStatus.NOT_FOUND
+    DISABLED = "webhook_error-disabled", HTTPStatus.CONFLICT
+    UNDER_WAY = "webhook_error-under_way", HTTPStatus.CONFLICT
+
+
+class UsageError(ManagementCode):
+    """The ledger of requests."""
+
+    NOT_FOUND = "usage_error-not_found", HTTPStatus.NOT_FOUND
+    TOO_LARGE = "usage_error-too_large", HTTPStatus.UNPROCESSABLE_ENTITY
+    BUSY = "usage_error-busy", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class EventError(ManagementCode):
+    """The stream of events."""
+
+    TOO_MANY = "event_error-too_many", HTTPStatus.TOO_MANY_REQUESTS
+    STOPPING = "event_error-stopping", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class SettingsError(ManagementCode):
@@ -141,6 +172,10 @@ DOMAINS: tuple[type[ManagementCode], ...] = (
     AuditError,
     StorageError,
     TokenError,
+    LimitError,
+    WebhookError,
+    UsageError,
+    EventError,
     SettingsError,
     InternalError,
 )

@@ -3,22 +3,20 @@
 import msgspec
 
 from core.identity import Role
-from management.editing.entries import (
-    CHANGE_ERRORS,
-    CREATE_ERRORS,
-    DELETE_ERRORS,
-    LIST_ERRORS,
-    Entries,
-    EntryQuery,
-    EntryRemoved,
-    Section,
-)
+from management.editing.entries import Section
+from management.editing.entry_handlers import EntryCollection, EntryItem
 from management.editing.entry_schema import EntryChanged, EntryGiven, EntryPatch, EntryShown, NewEntry
 from management.errors import ProviderError
-from management.handler.operation import operation
-from management.handler.permit import requires
 
-SECTION = Section("providers", "provider", "/api/v1/providers", ProviderError.NOT_FOUND)
+SECTION = Section(
+    "providers",
+    "provider",
+    "/api/v1/providers",
+    one="a provider",
+    many="providers",
+    missing=ProviderError.NOT_FOUND,
+    readers=Role.POWER_USER,
+)
 
 
 class NewProvider(NewEntry, section="providers"):
@@ -49,85 +47,17 @@ class ProviderList(msgspec.Struct, frozen=True):
     """Of the next part; null: there is no more."""
 
 
-class Providers(Entries):
+class Providers(EntryCollection, section=SECTION, listed=ProviderList, new=NewProvider, changed=ProviderChanged):
     """``/api/v1/providers``."""
 
-    section = SECTION
 
-    @operation(
-        requires(Role.POWER_USER),
-        summary="List the providers of the configuration.",
-        query=EntryQuery,
-        answers={200: ProviderList},
-        errors=LIST_ERRORS,
-        etag=True,
-    )
-    async def get(self) -> None:
-        await self.list_entries()
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Add a provider.",
-        body=NewProvider,
-        answers={201: ProviderChanged, 202: ProviderChanged},
-        errors=CREATE_ERRORS,
-        etag=True,
-        if_match=False,
-        audit="provider.create",
-    )
-    async def post(self) -> None:
-        await self.create_entry()
-
-
-class ProviderItem(Entries):
+class ProviderItem(
+    EntryItem,
+    section=SECTION,
+    shown=ProviderShown,
+    given=ProviderGiven,
+    patched=ProviderPatch,
+    changed=ProviderChanged,
+    removing="Remove a provider, unless a route or an alias leads to it.",
+):
     """``/api/v1/providers/{name}``."""
-
-    section = SECTION
-
-    @operation(
-        requires(Role.POWER_USER),
-        summary="Show a provider.",
-        answers={200: ProviderShown},
-        errors=(ProviderError.NOT_FOUND,),
-        etag=True,
-    )
-    async def get(self, name: str) -> None:
-        await self.show_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Put a provider in the place of the one that there is.",
-        body=ProviderGiven,
-        answers={200: ProviderChanged, 202: ProviderChanged},
-        errors=(ProviderError.NOT_FOUND, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="provider.replace",
-    )
-    async def put(self, name: str) -> None:
-        await self.replace_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Change some of a provider.",
-        body=ProviderPatch,
-        answers={200: ProviderChanged, 202: ProviderChanged},
-        errors=(ProviderError.NOT_FOUND, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="provider.update",
-    )
-    async def patch(self, name: str) -> None:
-        await self.patch_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Remove a provider, unless a route or an alias leads to it.",
-        answers={204: None, 202: EntryRemoved},
-        errors=(ProviderError.NOT_FOUND, *DELETE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="provider.delete",
-    )
-    async def delete(self, name: str) -> None:
-        await self.delete_entry(name)

@@ -2,23 +2,11 @@
 
 import msgspec
 
-from core.identity import Role
-from management.editing.entries import (
-    CHANGE_ERRORS,
-    CREATE_ERRORS,
-    DELETE_ERRORS,
-    LIST_ERRORS,
-    Entries,
-    EntryQuery,
-    EntryRemoved,
-    Section,
-)
+from management.editing.entries import Section
+from management.editing.entry_handlers import EntryCollection, EntryItem
 from management.editing.entry_schema import EntryChanged, EntryGiven, EntryPatch, EntryShown, NewEntry
-from management.errors import ConfigError
-from management.handler.operation import operation
-from management.handler.permit import requires
 
-SECTION = Section("routes", "route", "/api/v1/routes")
+SECTION = Section("routes", "route", "/api/v1/routes", one="a route", many="routes")
 
 
 class NewRoute(NewEntry, section="routes"):
@@ -49,85 +37,18 @@ class RouteList(msgspec.Struct, frozen=True):
     """Of the next part; null: there is no more."""
 
 
-class Routes(Entries):
+class Routes(
+    EntryCollection,
+    section=SECTION,
+    listed=RouteList,
+    new=NewRoute,
+    changed=RouteChanged,
+    adding="Add a route: last, or before another.",
+):
     """``/api/v1/routes``."""
 
-    section = SECTION
 
-    @operation(
-        requires(Role.ADMIN),
-        summary="List the routes of the configuration.",
-        query=EntryQuery,
-        answers={200: RouteList},
-        errors=LIST_ERRORS,
-        etag=True,
-    )
-    async def get(self) -> None:
-        await self.list_entries()
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Add a route: last, or before another.",
-        body=NewRoute,
-        answers={201: RouteChanged, 202: RouteChanged},
-        errors=CREATE_ERRORS,
-        etag=True,
-        if_match=False,
-        audit="route.create",
-    )
-    async def post(self) -> None:
-        await self.create_entry()
-
-
-class RouteItem(Entries):
+class RouteItem(
+    EntryItem, section=SECTION, shown=RouteShown, given=RouteGiven, patched=RoutePatch, changed=RouteChanged
+):
     """``/api/v1/routes/{name}``."""
-
-    section = SECTION
-
-    @operation(
-        requires(Role.ADMIN),
-        summary="Show a route.",
-        answers={200: RouteShown},
-        errors=(ConfigError.ENTRY_MISSING,),
-        etag=True,
-    )
-    async def get(self, name: str) -> None:
-        await self.show_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Put a route in the place of the one that there is.",
-        body=RouteGiven,
-        answers={200: RouteChanged, 202: RouteChanged},
-        errors=(ConfigError.ENTRY_MISSING, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="route.replace",
-    )
-    async def put(self, name: str) -> None:
-        await self.replace_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Change some of a route.",
-        body=RoutePatch,
-        answers={200: RouteChanged, 202: RouteChanged},
-        errors=(ConfigError.ENTRY_MISSING, *CHANGE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="route.update",
-    )
-    async def patch(self, name: str) -> None:
-        await self.patch_entry(name)
-
-    @operation(
-        requires(Role.ADMIN, tokens=False),
-        summary="Remove a route.",
-        answers={204: None, 202: EntryRemoved},
-        errors=(ConfigError.ENTRY_MISSING, *DELETE_ERRORS),
-        etag=True,
-        if_match=True,
-        audit="route.delete",
-    )
-    async def delete(self, name: str) -> None:
-        await self.delete_entry(name)

@@ -18,8 +18,10 @@ from management.config_revisions import (
     ConfigRevisions,
 )
 from management.cooldowns import Cooldowns
+from management.deliveries import Deliveries, DeliveryItem, DeliveryRedelivery, WebhookRedelivery, WebhookTest
 from management.dependencies import Dependencies
 from management.errors import ManagementError, RequestError
+from management.event_stream import Events
 from management.explain import Explain
 from management.handler.base import ManagementHandler
 from management.handler.operation import Operation
@@ -27,15 +29,20 @@ from management.handler.permit import Permit
 from management.handler.request_log import log_request
 from management.health import Alive, HealthReport, Ready
 from management.jobs import JobItem
+from management.limits import Limits, TokenLimits
 from management.metrics import Metrics
+from management.prices import Prices
 from management.provider_health import ProviderHealthReport, ProviderTest
 from management.provider_models import Models, ModelsRefresh, ProviderModels, ProviderModelsRefresh
 from management.provider_templates import ProviderTemplates
 from management.providers import ProviderItem, Providers
 from management.reference.openapi_page import DocsPage, DocsScript, DocsStyle, OpenApiDocument
+from management.requests import RequestItem, Requests
 from management.route_entries import RouteItem, Routes
 from management.settings import SettingItem, Settings
 from management.tokens import TokenItem, TokenRotation, Tokens
+from management.usage import Usage, UsageExport
+from management.webhook_entries import WebhookItem, Webhooks
 
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
@@ -78,9 +85,16 @@ HANDLERS: tuple[tuple[str, type[ManagementHandler]], ...] = (
     ("/api/v1/cooldowns", Cooldowns),
     ("/api/v1/audit", Audit),
     ("/api/v1/audit/head", AuditHead),
+    ("/api/v1/limits", Limits),
     ("/api/v1/tokens", Tokens),
     ("/api/v1/tokens/{id}", TokenItem),
     ("/api/v1/tokens/{id}/rotate", TokenRotation),
+    ("/api/v1/tokens/{id}/limits", TokenLimits),
+    ("/api/v1/usage", Usage),
+    ("/api/v1/usage/export", UsageExport),
+    ("/api/v1/requests", Requests),
+    ("/api/v1/requests/{request_id}", RequestItem),
+    ("/api/v1/events", Events),
     ("/api/v1/settings", Settings),
     ("/api/v1/settings/{key}", SettingItem),
     ("/api/v1/provider-templates", ProviderTemplates),
@@ -94,8 +108,16 @@ HANDLERS: tuple[tuple[str, type[ManagementHandler]], ...] = (
     ("/api/v1/aliases/{from}", AliasItem),
     ("/api/v1/routes", Routes),
     ("/api/v1/routes/{name}", RouteItem),
+    ("/api/v1/webhooks", Webhooks),
+    ("/api/v1/webhooks/{name}", WebhookItem),
+    ("/api/v1/webhooks/{name}/test", WebhookTest),
+    ("/api/v1/webhooks/{name}/redeliver", WebhookRedelivery),
+    ("/api/v1/webhooks/{name}/deliveries", Deliveries),
+    ("/api/v1/webhooks/{name}/deliveries/{event_id}", DeliveryItem),
+    ("/api/v1/webhooks/{name}/deliveries/{event_id}/redeliver", DeliveryRedelivery),
     ("/api/v1/models", Models),
     ("/api/v1/models/refresh", ModelsRefresh),
+    ("/api/v1/prices", Prices),
     ("/api/v1/jobs/{id}", JobItem),
 )
 """Each path, with a `{name}` for a segment of the caller's choosing, and who serves it. The first that fits counts."""

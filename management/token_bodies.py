@@ -8,15 +8,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from access.token_rules import MAX_OWNER_CHARACTERS, parse_time
+from access.tokens import FILE_PREFIX
 from config.schema import Name, Token
 from core.identity import Grant, Scope
 from management.handler.pages import Cursor, Limit
+from management.limit_bodies import Limits, TokenLimit, entries_of, shown_limits
 from storage.errors import BadCursor
 from storage.pages import decode_cursor
 from storage.records import StoredToken
 
-FILE_PREFIX = "file:"
-"""What the ids of the file's tokens begin with."""
 MAX_GRACE_SECONDS = 2_592_000
 SHOWN_CHARACTERS = 14
 """Of a token's text, to tell it by."""
@@ -51,6 +51,7 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Null: never."""
     ip_ranges: IpRanges = ()
     metadata: Metadata = {}
+    limits: Limits = ()
 
 
 class TokenPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,6 +66,8 @@ class TokenPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ip_ranges: IpRanges | UnsetType = UNSET
     metadata: MetadataPatch | UnsetType = UNSET
     """By key; null removes one."""
+    limits: Limits | UnsetType = UNSET
+    """What is used so far stays counted."""
 
 
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,6 +97,7 @@ class TokenShown(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     ip_ranges: tuple[str, ...]
     metadata: dict[str, Any]
+    limits: tuple[TokenLimit, ...]
     created_at: datetime | None = None
     created_by: str | None = None
     rotated_from: str | None = None
@@ -148,6 +152,7 @@ def shown_token(token: StoredToken, now: float) -> TokenShown:
         expires_at=_moment(token.expires_at),
         ip_ranges=token.ip_ranges,
         metadata=token.metadata,
+        limits=shown_limits(token.limits),
         created_at=_moment(token.created_at),
         created_by=token.created_by,
         rotated_from=token.rotated_from,
@@ -172,6 +177,7 @@ def declared_token(token: Token, now: float) -> TokenShown:
         expires_at=None if expires_at is None else datetime.fromtimestamp(expires_at, UTC),
         ip_ranges=token.ip_ranges,
         metadata=dict(token.metadata),
+        limits=tuple(TokenLimit(**msgspec.structs.asdict(each)) for each in token.limits),
     )
 
 
@@ -195,6 +201,8 @@ def changes(found: StoredToken, asked: TokenPatch) -> Iterator[tuple[str, Any]]:
                 yield name, tuple(each.value for each in value)
             case "expires_at":
                 yield name, microseconds(value)
+            case "limits":
+                yield name, entries_of(value)
             case "metadata":
                 merged = {**found.metadata, **value}
                 yield name, {key: each for key, each in merged.items() if each is not None}

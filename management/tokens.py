@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from access.issuing import creatable_scopes, may_manage
+from access.limit_entries import read_limits
 from access.token_rules import token_faults
 from access.tokens import RANDOM_BYTES, digest, new_token
 from config.faults import Fault
-from config.schema import Token
 from core.identity import Role, Scope
 from core.ids import new_token_id
 from management.errors import ManagementError, RequestError, StorageError, TokenError
@@ -18,8 +18,8 @@ from management.handler.base import ManagementHandler
 from management.handler.operation import operation
 from management.handler.pages import bad_cursor
 from management.handler.permit import requires
+from management.limit_bodies import entries_of
 from management.token_bodies import (
-    FILE_PREFIX,
     LAST_MOMENT,
     MAX_METADATA,
     MICROSECONDS,
@@ -37,6 +37,7 @@ from management.token_bodies import (
     read_cursor,
     shown_token,
 )
+from management.token_look_up import declared, not_found, stored
 from management.token_service import Kept, Successor, TokenService
 from storage.errors import BadCursor, NameTaken, NotFound, Stale
 from storage.pages import encode_cursor
@@ -44,7 +45,6 @@ from storage.records import NewToken, StoredToken
 
 # Somebody else has changed it between our reading and our writing, which a request without `If-Match` need not know.
 _TRIES = 5
-_MAX_ID_CHARACTERS = 64
 
 _ISSUED: dict[int, Any] = {201: TokenIssued, 202: TokenIssued}
 _CHANGED: dict[int, Any] = {200: TokenShown, 202: TokenShown}
@@ -79,11 +79,11 @@ class Tokens(ManagementHandler):
             shown = [shown_token(each, now) for each in page.entries]
             following = ("api", page.next_cursor) if page.next_cursor is not None else ("file", "0")
         if following is not None and following[0] == "file":
-            declared = [each for each in service.declared() if query.owner in (None, each.owner)]
+            filed = [each for each in service.declared() if query.owner in (None, each.owner)]
             begin = int(following[1])
             end = begin + query.limit - len(shown)
-            shown += [declared_token(each, now) for each in declared[begin:end]]
-            following = ("file", str(end)) if end < len(declared) else None
+            shown += [declared_token(each, now) for each in filed[begin:end]]
+            following = ("file", str(end)) if end < len(filed) else None
         self.write_json(TokenList(tuple(shown), None if following is None else encode_cursor(*following)))
 
     @operation(
@@ -97,6 +97,7 @@ class Tokens(ManagementHandler):
             TokenError.SCOPE_NOT_ALLOWED,
             TokenError.OWNER_NOT_ALLOWED,
             TokenError.NAME_TAKEN,
+            TokenError.LIMITS_NEED_REDIS,
             StorageError.UNAVAILABLE,
         ),
         etag=True,
@@ -119,9 +120,11 @@ class Tokens(ManagementHandler):
             metadata=dict(asked.metadata),
             ip_ranges=asked.ip_ranges,
             expires_at=microseconds(asked.expires_at),
+            limits=entries_of(asked.limits),
             created_by=self.author.name,
         )
         _require_valid(token, now)
+        _require_kept(self, token)
         _require_free_name(self.dependencies.tokens, token.name)
         try:
             kept = await self.dependencies.tokens.create(token, self.author)
@@ -142,11 +145,11 @@ class TokenItem(ManagementHandler):
     )
     async def get(self, token_id: str) -> None:
         now = self.dependencies.clock.time()
-        declared = _declared(self.dependencies.tokens, token_id)
-        if declared is not None:
-            self.write_json(declared_token(declared, now), etag=self.view.revision)
+        filed = declared(self.dependencies.tokens, token_id)
+        if filed is not None:
+            self.write_json(declared_token(filed, now), etag=self.view.revision)
             return
-        found = await _stored(self, token_id)
+        found = await stored(self, token_id)
         self.write_json(shown_token(found, now), etag=str(found.changed))
 
     @operation(
@@ -164,6 +167,7 @@ class TokenItem(ManagementHandler):
             TokenError.SCOPE_NOT_ALLOWED,
             TokenError.OWNER_NOT_ALLOWED,
             TokenError.NAME_TAKEN,
+            TokenError.LIMITS_NEED_REDIS,
             StorageError.UNAVAILABLE,
         ),
         etag=True,
@@ -175,7 +179,7 @@ class TokenItem(ManagementHandler):
         expected = _expected(self)
         _require_of_api(self.dependencies.tokens, token_id)
         for last in (*[False] * (_TRIES - 1), True):
-            found = await _stored(self, token_id)
+            found = await stored(self, token_id)
             version = found.changed if expected is None else expected
             try:
                 before, kept = await self._patch(found, version, asked)
@@ -194,6 +198,8 @@ class TokenItem(ManagementHandler):
         _require_issuable(self, Scope(patched.scope) if "scope" in columns else None, patched.owner)
         now = self.dependencies.clock.time()
         _require_valid(patched, now, look_at_time="expires_at" in columns)
+        if "limits" in columns:
+            _require_kept(self, patched)
         if patched.name != found.name:
             _require_free_name(self.dependencies.tokens, patched.name)
         try:
@@ -201,7 +207,7 @@ class TokenItem(ManagementHandler):
         except NameTaken as error:
             raise _name_taken(str(error)) from error
         except NotFound as error:
-            raise _not_found(found.id) from error
+            raise not_found(found.id) from error
 
     @operation(
         requires(Role.MANAGER, tokens=False),
@@ -221,11 +227,11 @@ class TokenItem(ManagementHandler):
     async def delete(self, token_id: str) -> None:
         expected = _expected(self)
         _require_of_api(self.dependencies.tokens, token_id)
-        before = await _stored(self, token_id)
+        before = await stored(self, token_id)
         try:
             kept = await self.dependencies.tokens.revoke(token_id, expected, self.author)
         except NotFound as error:
-            raise _not_found(token_id) from error
+            raise not_found(token_id) from error
         except Stale as error:
             raise _stale(error) from error
         now = self.dependencies.clock.time()
@@ -263,7 +269,7 @@ class TokenRotation(ManagementHandler):
         asked = self.read_body(Rotation)
         expected = _expected(self)
         _require_of_api(self.dependencies.tokens, token_id)
-        before = await _stored(self, token_id)
+        before = await stored(self, token_id)
         _require_issuable(self, Scope(before.scope), before.owner)
         text = new_token(secrets.token_bytes(RANDOM_BYTES))
         now = self.dependencies.clock.time()
@@ -276,7 +282,7 @@ class TokenRotation(ManagementHandler):
         try:
             kept = await self.dependencies.tokens.rotate(token_id, expected, successor, self.author)
         except NotFound as error:
-            raise _not_found(token_id) from error
+            raise not_found(token_id) from error
         except Stale as error:
             raise _stale(error) from error
         _write_issued(self, kept, text, before=shown_token(before, now))
@@ -297,28 +303,8 @@ def _status(done: HTTPStatus, kept: Kept) -> HTTPStatus:
     return done if kept.everywhere else HTTPStatus.ACCEPTED
 
 
-async def _stored(handler: ManagementHandler, token_id: str) -> StoredToken:
-    """One of the database that the caller may see to; of others they do not learn that there are."""
-    # What no id can be is not put to a database, which may not even be able to compare it.
-    is_id = 0 < len(token_id) <= _MAX_ID_CHARACTERS and token_id.isascii() and token_id.isprintable()
-    found = await handler.dependencies.tokens.get(token_id) if is_id else None
-    if found is None or not may_manage(handler.caller, found.owner):
-        raise _not_found(token_id)
-    return found
-
-
-def _declared(service: TokenService, token_id: str) -> Token | None:
-    if not token_id.startswith(FILE_PREFIX):
-        return None
-    name = token_id.removeprefix(FILE_PREFIX)
-    found = next((each for each in service.declared() if each.name == name), None)
-    if found is None:
-        raise _not_found(token_id)
-    return found
-
-
 def _require_of_api(service: TokenService, token_id: str) -> None:
-    if _declared(service, token_id) is not None:
+    if declared(service, token_id) is not None:
         raise ManagementError(
             TokenError.IN_FILE, f"The token `{token_id}` is declared in the configuration: edit `tokens` there."
         )
@@ -350,6 +336,7 @@ def _require_valid(token: NewToken, now: float, *, look_at_time: bool = True) ->
             owner=token.owner,
         )
     )
+    faults += read_limits(("limits",), token.limits)[1]
     if look_at_time and token.expires_at is not None:
         if token.expires_at <= now * MICROSECONDS:
             faults.append(Fault(("expires_at",), "lies in the past: name a later time, or revoke the token"))
@@ -360,6 +347,17 @@ def _require_valid(token: NewToken, now: float, *, look_at_time: bool = True) ->
     if faults:
         raise ManagementError(
             TokenError.INVALID, f"The token has {len(faults)} fault(s); nothing was changed.", faults=tuple(faults)
+        )
+
+
+def _require_kept(handler: ManagementHandler, token: NewToken) -> None:
+    """Limits that nobody counts would be no limits."""
+    reason = handler.dependencies.limits.not_kept_because() if token.limits else None
+    if reason is not None:
+        raise ManagementError(
+            TokenError.LIMITS_NEED_REDIS,
+            f"Limits cannot be kept: {reason}.",
+            param="limits",
         )
 
 
@@ -381,10 +379,6 @@ def _part_of(cursor: str | None) -> tuple[str, str]:
         return read_cursor(cursor)
     except BadCursor as error:
         raise bad_cursor() from error
-
-
-def _not_found(token_id: str) -> ManagementError:
-    return ManagementError(TokenError.NOT_FOUND, f"There is no token `{token_id[:64]}`, or it is no longer living.")
 
 
 def _stale(error: Stale) -> ManagementError:

@@ -9,8 +9,10 @@ from core.errors import GatewayError, UpstreamCut, UpstreamError, UpstreamErrorE
 from core.headers import Headers
 from core.usage import Usage
 from proxy.dialects.base import Dialect, Ending
+from proxy.estimates import estimated_input, tokens_of_text, tokens_said
 from proxy.exchange import Exchange
 from proxy.headers import SHORTEST_SECRET
+from proxy.outbound import Outbound
 from proxy.relay import EventRelay, find_usage, rename
 from proxy.sse import first_with_data
 from transport.messages import UpstreamResponse
@@ -59,9 +61,11 @@ class Answer:
         expects_final: bool,
         account_headers: frozenset[str],
         secret: str | None = None,
+        usage_unasked: bool = False,
     ) -> None:
         """``model`` is the name to show the client, or None to leave the provider's; ``account_headers`` are not passed on,
-        and no field that holds the ``secret``.
+        and no field that holds the ``secret``. With ``usage_unasked`` the client did not ask for a stream's usage, and does
+        not see it.
 
         With ``expects_final`` a stream that ends without its final event counts as cut, however politely it ends.
         """
@@ -75,7 +79,7 @@ class Answer:
         self.shape = shape
         self.held = b""
         self.usage: Usage | None = None
-        self.relay = EventRelay(dialect, model) if shape is Shape.EVENTS else None
+        self.relay = EventRelay(dialect, model, usage_unasked=usage_unasked) if shape is Shape.EVENTS else None
 
     async def open(self) -> None:
         """Read up to the commit point: the first real event, a whole JSON answer, or the first bytes of others.
@@ -216,9 +220,30 @@ class Answer:
         """What the provider said inside the stream, where that went wrong by its own account."""
         return None if self.relay is None else self.relay.failure
 
-    def settled_usage(self) -> Usage | None:
-        """The usage that was seen, once the answer has ended in whatever way."""
-        return self.usage if self.relay is None else self.relay.usage
+    def settled_usage(self, outbound: Outbound, bytes_out: int) -> Usage | None:
+        """What the provider told, once the answer has ended in whatever way; what it did not tell is estimated.
+
+        ``bytes_out`` is what the client was sent of the body. None where there are no tokens to count.
+        """
+        relay, endpoint = self.relay, outbound.endpoint
+        told = self.usage if relay is None else relay.usage
+        if not endpoint.reads_answer:
+            return told
+        if told is None or not told.is_known:
+            written = self._written(bytes_out) if endpoint.writes else 0
+            return Usage(estimated_input(outbound.inbound), written, estimated=True)
+        if relay is None or relay.may_end or not relay.spoken.tokens:
+            return told
+        # It was cut: what was told holds up to there, and what came after that is estimated.
+        return msgspec.structs.replace(told, output_tokens=told.output_tokens + relay.spoken.tokens, estimated=True)
+
+    def _written(self, bytes_out: int) -> int:
+        """What the model has written, as tokens."""
+        if self.relay is not None:
+            return self.relay.spoken.tokens
+        if self.shape is Shape.WHOLE:
+            return tokens_said(self.held, self.dialect.text)
+        return tokens_of_text(bytes_out)
 
 
 def shape_of(response: UpstreamResponse, reads_answer: bool) -> Shape:

@@ -137,6 +137,11 @@ class Document:
         value = self._members.get(name)
         return None if value is None else bytes(value)
 
+    def size(self, name: str) -> int:
+        """How many bytes the member's value is spelled with; 0 where there is no such member."""
+        value = self._members.get(name)
+        return 0 if value is None else memoryview(value).nbytes
+
     def with_value(self, name: str, value: bytes) -> bytes | tuple[bytes | memoryview, ...]:
         """The bytes with the value of a member that there is replaced by the JSON ``value``; long ones in pieces."""
         start, end = self._span(name)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from access.address import TrustedProxies
+from access.prices import PriceBook
+from access.quotas.rules import Rules
 from access.tokens import TokenIndex
-from config.schema import Server
+from config.schema import Quotas, Server
 from credentials.pool import Pools
 from proxy.intake import Limits
 from proxy.providers.base import ProviderAdapter
@@ -19,6 +21,8 @@ class BoundProvider:
     adapter: ProviderAdapter
     client: UpstreamClient
     options: ConnectionOptions = STRAIGHT
+    include_usage: bool = False
+    """Whether it is asked for the usage of streams where the client does not ask."""
 
 
 class Discovered:
@@ -45,4 +49,8 @@ class DataPlane:
     providers: dict[str, BoundProvider]
     trusted_proxies: TrustedProxies
     body_idle_seconds: float = Server().body_idle_seconds
+    rules: Rules = field(default_factory=Rules)
+    assumed_output_tokens: int = Quotas().assumed_output_tokens
+    """Reserved for the answer to a request that sets no maximum of its own."""
     discovered: Discovered = field(default_factory=Discovered)
+    prices: PriceBook = field(default_factory=lambda: PriceBook((), {}))

@@ -8,6 +8,7 @@ from proxy.answer import Answer, Shape
 from proxy.deadline import AnyDeadline
 from proxy.exchange import Exchange
 from proxy.headers import forwarded_answer_headers, gateway_headers
+from proxy.outbound import Outbound
 from proxy.record import Record
 
 AT_ONCE_BYTES = 256 * 1024
@@ -25,8 +26,8 @@ class Delivery:
         self.record = record
         self.clock = clock
 
-    async def relay(self, answer: Answer, deadline: AnyDeadline) -> None:
-        """Pass the answer on. From its head on there is no fallback: a failure is said in the stream."""
+    async def relay(self, answer: Answer, outbound: Outbound, deadline: AnyDeadline) -> None:
+        """Pass on the answer to what was sent. From its head on there is no fallback: a failure is said in the stream."""
         exchange, record = self.exchange, self.record
         record.status = answer.response.status
         try:
@@ -47,7 +48,7 @@ class Delivery:
         finally:
             if record.upstream_ended_at is None:
                 record.upstream_ended_at = self.clock.monotonic()
-            record.usage = answer.settled_usage()
+            record.usage = answer.settled_usage(outbound, exchange.bytes_out)
             if record.error is None and answer.failure is not None:
                 record.error = UpstreamErrorEvent(answer.failure, b"")
             answer.response.close()

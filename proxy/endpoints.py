@@ -36,8 +36,13 @@ class Endpoint(msgspec.Struct, frozen=True):
     model: ModelRule = ModelRule.REQUIRED
     multipart: bool = False
     service: Service = Service.FORWARD
+    writes: bool = False
+    """Whether answers are text that a model writes, as long as it likes or the request allows."""
     reads_answer: bool = False
-    """Whether answers are asked for unencoded, to be read in passing: true for plain inference."""
+    """Whether answers are asked for unencoded, to be read in passing: true for plain inference. The usage of one that tells
+    none is estimated."""
+    usage_on_request: bool = False
+    """Whether a stream tells its usage only to those who ask for it by `stream_options.include_usage`."""
     granted_members: tuple[tuple[str, Grant], ...] = ()
     """Members of the body that take a grant of their own, because they reach what other callers have stored."""
     upgrade_refused: bool = False
@@ -48,8 +53,8 @@ _POST = ("POST",)
 _GET = ("GET",)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("chat_completions", "/v1/chat/completions", _POST, reads_answer=True),
-    Endpoint("completions", "/v1/completions", _POST, reads_answer=True),
+    Endpoint("chat_completions", "/v1/chat/completions", _POST, reads_answer=True, writes=True, usage_on_request=True),
+    Endpoint("completions", "/v1/completions", _POST, reads_answer=True, writes=True, usage_on_request=True),
     Endpoint("embeddings", "/v1/embeddings", _POST, reads_answer=True),
     Endpoint(
         "responses",
@@ -57,6 +62,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         _POST,
         "openai-responses",
         reads_answer=True,
+        writes=True,
         granted_members=(("previous_response_id", Grant.RESPONSES), ("conversation", Grant.RESPONSES)),
         upgrade_refused=True,
     ),

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from urllib.parse import quote
 
+from access.quotas.headers import rate_limit_headers
 from core.headers import Headers
 from core.remembered import Remembered
 from proxy.record import Record
@@ -171,5 +172,7 @@ def gateway_headers(record: Record, now: float) -> list[tuple[str, str]]:
     if record.provider is not None:
         headers.append(("x-sluice-target", _shown_target(record.provider, record.model)))
         headers.append(("x-sluice-attempts", str(record.attempts)))
+    if record.lease is not None:
+        headers += rate_limit_headers(record.lease)
     headers.append(("server-timing", f"gateway;dur={record.overhead_seconds(now) * 1000:.3f}"))
     return headers

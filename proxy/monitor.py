@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 import msgspec
 
 from core.clock import Clock
-from core.errors import UpstreamError
+from core.errors import TargetLimited, UpstreamError
 from core.events import AttemptFailed, Events, ProviderDown, ProviderRecovered, RequestCompleted, RequestFailed
 from core.tasks import Tasks
 
@@ -47,6 +47,9 @@ FAULTS = frozenset(
     }
 )
 """Codes of failures that are the provider's own, or those of the way to it."""
+
+NOT_SENT = TargetLimited.code
+"""The code of attempts that a limit of ours kept from the provider: of it they say nothing."""
 
 _HEAD_WAS_SENT = 400
 """A request that failed with a status below had been answered already when it broke; what broke before is an attempt's."""
@@ -218,7 +221,7 @@ class Health:
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         watched = self._watched.get(event.provider)
-        if watched is not None:
+        if watched is not None and event.error_code != NOT_SENT:
             self._heard(watched, event.error_code)
 
     def _heard(self, watched: Watched, code: str | None) -> None:

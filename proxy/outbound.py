@@ -1,10 +1,12 @@
 """A client's request on its way out: the body as each target wants it."""
 
 from collections.abc import AsyncIterator
+from functools import cached_property
 
 import msgspec
 
 from core.errors import GatewayError
+from proxy.body import Document, MalformedDocument
 from proxy.endpoints import Endpoint, upstream_path
 from proxy.exchange import RequestHead
 from proxy.headers import forwarded_request_headers
@@ -41,9 +43,29 @@ class Outbound:
         upload = self.inbound.upload
         return None if upload is None else upload.failure
 
-    def call(self, model: str | None, clocks: Clocks, options: ConnectionOptions) -> Call:
-        """The call for a target that knows the model as ``model``."""
-        body, length = self._body(model)
+    @cached_property
+    def usage_question(self) -> bytes | None:
+        """The `stream_options` that ask for a stream's usage; None where the client asks by itself, or nobody should."""
+        document, overrides, name = self.inbound.document, self._overrides, "stream_options"
+        if document is None or not self.inbound.stream or not self.endpoint.usage_on_request:
+            return None
+        if name in overrides.set or name in overrides.remove or (name in overrides.default and name not in document):
+            return None
+        options = document.raw(name)
+        if options is None or options == b"null":
+            return b'{"include_usage":true}'
+        try:
+            members = Document(options)
+        except MalformedDocument:
+            # For the provider to refuse.
+            return None
+        if members.raw("include_usage") not in (None, b"null", b"false"):
+            return None
+        return members.edited({"include_usage": b"true"})
+
+    def call(self, model: str | None, clocks: Clocks, options: ConnectionOptions, *, asks_usage: bool = False) -> Call:
+        """The call for a target that knows the model as ``model``; ``asks_usage`` adds the question, where there is one."""
+        body, length = self._body(model, self.usage_question if asks_usage else None)
         return Call(
             method=self._head.method,
             path=self._path,
@@ -56,26 +78,29 @@ class Outbound:
             options=options,
         )
 
-    def _body(self, model: str | None) -> tuple[Body, int | None]:
+    def _body(self, model: str | None, usage_question: bytes | None) -> tuple[Body, int | None]:
         inbound = self.inbound
         if inbound.document is not None:
-            return self._edited(model), None
+            return self._edited(model, usage_question), None
         if inbound.model_span is not None and model is not None and model != inbound.model:
             return self._renamed_multipart(model, inbound.model_span)
         if inbound.upload is not None:
             return inbound.upload.pieces(), inbound.upload.length
         return inbound.raw, None
 
-    def _edited(self, model: str | None) -> bytes | Pieces:
+    def _edited(self, model: str | None, usage_question: bytes | None) -> bytes | Pieces:
         document, overrides = self.inbound.document, self._overrides
         assert document is not None
         renamed = model is not None and model != self.inbound.model
-        if not overrides.set and not overrides.default and not overrides.remove and "model" in document:
+        plain = not overrides.set and not overrides.default and not overrides.remove and usage_question is None
+        if plain and "model" in document:
             return document.with_value("model", msgspec.json.encode(model)) if renamed else document.data
         replace = {name: msgspec.json.encode(value) for name, value in overrides.set.items()}
         for name, value in overrides.default.items():
             if name not in document:
                 replace.setdefault(name, msgspec.json.encode(value))
+        if usage_question is not None:
+            replace["stream_options"] = usage_question
         if renamed:
             replace["model"] = msgspec.json.encode(model)
         if not replace and not overrides.remove:

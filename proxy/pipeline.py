@@ -1,4 +1,4 @@
-"""The way of a request, on one screen: identify, parse, resolve, attempt, relay, settle."""
+"""The way of a request, on one screen: identify, parse, resolve, admit, attempt, relay, settle."""
 
 import asyncio
 import logging
@@ -18,7 +18,9 @@ from core.errors import (
 )
 from core.events import AttemptFailed, Events, RequestStarted
 from core.identity import ApiToken, Grant
+from core.usage import Usage
 from proxy import endpoints, models
+from proxy.admission import Leases, Quotas
 from proxy.answer import Answer, read_error, shape_of, without_echo
 from proxy.dataplane import BoundProvider, DataPlane
 from proxy.deadline import deadline_in
@@ -26,6 +28,7 @@ from proxy.delivery import Delivery, draining
 from proxy.dialects import DIALECTS
 from proxy.dialects.base import Dialect
 from proxy.endpoints import Endpoint, ModelRule, Service
+from proxy.estimates import estimated_input
 from proxy.exchange import ClientGone, Exchange
 from proxy.headers import gateway_headers, sent_secret
 from proxy.intake import Inbound, read_inbound, refers_to_stored_items
@@ -42,16 +45,17 @@ _log = logging.getLogger("sluice.proxy")
 class Pipeline:
     """Answers exchanges."""
 
-    def __init__(self, events: Events, clock: Clock) -> None:
+    def __init__(self, events: Events, clock: Clock, quotas: Quotas) -> None:
         self._events = events
         self._clock = clock
+        self._quotas = quotas
 
     async def run(self, exchange: Exchange, plane: DataPlane) -> None:
         """Answer one exchange on ``plane``, whatever is put in force meanwhile.
 
         Never raises, except when cancelled while the client is still there.
         """
-        run = _Run(exchange, plane, self._events, self._clock)
+        run = _Run(exchange, plane, self._events, self._clock, self._quotas)
         self._events.emit(_started(run.record.endpoint))
         try:
             await run.answer()
@@ -70,6 +74,7 @@ class Pipeline:
             _log.exception("request %s failed in the gateway", exchange.request_id)
             await run.refuse(InternalError(f"the gateway failed; its log has the details under {exchange.request_id}"))
         finally:
+            run.settle()
             self._events.emit(run.record.ended(self._clock.monotonic()))
             # An error knows the frames that it went through, and these the record: a circle, if it were kept.
             run.record.error = None
@@ -83,24 +88,28 @@ def _started(endpoint: str) -> RequestStarted:
 class _Run:
     """One exchange on its way through the pipeline."""
 
-    def __init__(self, exchange: Exchange, plane: DataPlane, events: Events, clock: Clock) -> None:
+    def __init__(self, exchange: Exchange, plane: DataPlane, events: Events, clock: Clock, quotas: Quotas) -> None:
         self.exchange = exchange
         self.plane = plane
         self.events = events
         self.clock = clock
+        self.quotas = quotas
+        self.leases: Leases | None = None
+        self.unanswered: Inbound | None = None
+        """What a provider has been asked for, as long as it has not answered."""
         self.record = Record(exchange, plane.revision)
         self.path = endpoints.canonical_path(exchange.head.path)
         self.endpoint: Endpoint | None = endpoints.find(self.path)
-        self.dialect: Dialect = DIALECTS["openai-chat" if self.endpoint is None else self.endpoint.dialect]
         if self.endpoint is not None:
-            self.record.endpoint = self.endpoint.name
+            self.record.endpoint, self.record.dialect = self.endpoint.name, self.endpoint.dialect
+        self.dialect: Dialect = DIALECTS[self.record.dialect]
 
     async def answer(self) -> None:
         """The request path. Raises whatever ends it early."""
         exchange, plane, record = self.exchange, self.plane, self.record
         head = exchange.head
         token = caller(head.headers, plane.tokens, head.remote_ip, self.clock.time())
-        record.token = token.name
+        record.caller = token
         endpoint = self._endpoint(head.method)
         permissions.require_grant(token, endpoint.grant)
         if endpoint.service is not Service.FORWARD:
@@ -124,12 +133,16 @@ class _Run:
             )
         )
         record.route = plan.route
+        if token.limits or plane.rules.any:
+            self.leases = Leases(self.quotas, plane, record, token, self.path, endpoint, inbound)
         tries = plane.router.begin(plan, maybe_delivered=endpoint.grant is Grant.INFERENCE)
         outbound = Outbound(head, self.path, endpoint, inbound, plan)
         deadline = deadline_in(plan.total_seconds)
         async with deadline:
+            if self.leases is not None and (waits := self.leases.admit(plan.first.targets[0])) is not None:
+                await waits
             answer = await self._attempts(tries, outbound, plan)
-        await Delivery(exchange, record, self.clock).relay(answer, deadline)
+        await Delivery(exchange, record, self.clock).relay(answer, outbound, deadline)
 
     def _endpoint(self, method: str) -> Endpoint:
         headers = self.exchange.head.headers
@@ -161,6 +174,9 @@ class _Run:
             try:
                 answer = await self._attempt(attempt, outbound, plan)
             except UpstreamError as error:
+                self.unanswered = None
+                if self.leases is not None:
+                    self.leases.attempt_failed(error)
                 if outbound.caller_fault is not None:
                     raise outbound.caller_fault from error
                 verdict = tries.failed(attempt, error, self.clock.monotonic(), resendable=outbound.resendable)
@@ -177,6 +193,8 @@ class _Run:
                     )
                 )
                 if verdict is Verdict.GIVE_UP:
+                    if self.leases is not None:
+                        self.leases.give_up(error)
                     raise
             else:
                 tries.succeeded(attempt, self.clock.monotonic())
@@ -191,8 +209,14 @@ class _Run:
         record.provider, record.model, record.model_label = target.provider, target.model, target.label
         record.credential = attempt.credential
         timeouts = plan.timeouts[target.provider]
+        leases = self.leases
+        if leases is not None and self.plane.rules.on_targets:
+            waits = leases.admit_at(target, attempt.credential)
+            if waits is not None:
+                await waits
         api_key = self.plane.pools.api_key(target.provider, attempt.credential)
-        request = provider.adapter.prepare(outbound.call(target.model, clocks_of(timeouts), provider.options), api_key)
+        call = outbound.call(target.model, clocks_of(timeouts), provider.options, asks_usage=provider.include_usage)
+        request = provider.adapter.prepare(call, api_key)
         record.attempt_started_at = self.clock.monotonic()
         if record.first_attempt_at is None:
             record.first_attempt_at = record.attempt_started_at
@@ -208,6 +232,7 @@ class _Run:
     async def _answer_to(self, request: UpstreamRequest, provider: BoundProvider, outbound: Outbound) -> Answer:
         """Send and read on to the commit point."""
         adapter, reads_answer = provider.adapter, outbound.endpoint.reads_answer
+        self.unanswered = outbound.inbound if reads_answer else None
         response = await provider.client.send(request)
         try:
             if 400 <= response.status < 600:
@@ -223,6 +248,7 @@ class _Run:
                 expects_final=reads_answer,
                 account_headers=adapter.account_headers,
                 secret=sent_secret(request.headers),
+                usage_unasked=provider.include_usage and outbound.usage_question is not None,
             )
             await answer.open()
         except BaseException:
@@ -233,6 +259,23 @@ class _Run:
     def _not_modified(self, status: int) -> bool:
         # The answer to a condition of the client's own (RFC 9110 section 15.4.5).
         return status == 304 and self.exchange.head.method == "GET"
+
+    def settle(self) -> None:
+        """It is over: what was used has its price, and what was reserved beyond it is given back."""
+        record = self.record
+        if (
+            self.unanswered is not None
+            and record.first_byte_at is None
+            and (record.client_gone or self.exchange.closed)
+        ):
+            # The provider may work on it and bill it. Were that free, whoever leaves early would have no limit.
+            record.usage = Usage(input_tokens=estimated_input(self.unanswered), estimated=True)
+        if record.usage is not None and record.provider is not None:
+            record.cost_nano_usd = self.plane.prices.cost(record.provider, record.model, record.usage)
+        elif record.first_byte_at is not None and record.provider is not None and record.model is not None:
+            record.cost_nano_usd = self.plane.prices.flat_cost(record.provider, record.model)
+        if self.leases is not None:
+            self.leases.settle()
 
     async def refuse(self, error: GatewayError) -> None:
         """Answer with ``error`` in the caller's dialect; one that comes after the head cuts the connection."""

@@ -1,7 +1,9 @@
 """What is remembered of one exchange until it is settled."""
 
+from access.quotas.outcomes import Lease
 from core.errors import GatewayError
 from core.events import RequestCompleted, RequestFailed
+from core.identity import ApiToken
 from core.usage import Usage
 from proxy.exchange import Exchange
 
@@ -16,13 +18,18 @@ class Record:
         "attempt_started_at",
         "attempts",
         "body_read_at",
+        "caller",
         "client_gone",
+        "cost_nano_usd",
         "credential",
+        "dialect",
         "endpoint",
         "error",
         "exchange",
         "first_attempt_at",
         "first_byte_at",
+        "held_up_seconds",
+        "lease",
         "model",
         "model_label",
         "provider",
@@ -33,7 +40,6 @@ class Record:
         "sent_at",
         "status",
         "stream",
-        "token",
         "upstream_ended_at",
         "usage",
     )
@@ -42,7 +48,8 @@ class Record:
         self.exchange = exchange
         self.revision = revision
         self.endpoint = "unknown"
-        self.token: str | None = None
+        self.dialect = "openai-chat"
+        self.caller: ApiToken | None = None
         self.requested_model: str | None = None
         self.route: str | None = None
         self.provider: str | None = None
@@ -55,6 +62,11 @@ class Record:
         self.error: GatewayError | None = None
         self.client_gone = False
         self.usage: Usage | None = None
+        self.cost_nano_usd: int | None = None
+        self.lease: Lease | None = None
+        """What the caller's limits have admitted it with."""
+        self.held_up_seconds = 0.0
+        """How long it waited for limits that let requests wait."""
         self.reading_at: float | None = None
         """When the client's body was first waited for."""
         self.body_read_at: float | None = None
@@ -69,15 +81,16 @@ class Record:
     def overhead_seconds(self, now: float) -> float:
         """The gateway's own share so far: until the first attempt, and from the provider's first output to ours.
 
-        Neither the time that the client takes to send its body, nor pauses between attempts, nor the providers' own
-        time are in it.
+        Neither the time that the client takes to send its body, nor waiting for limits, nor pauses between attempts, nor
+        the providers' own time are in it.
         """
         received_at = self.exchange.head.received_at
         if self.reading_at is None:
             return max(0.0, now - received_at)
         share = self.reading_at - received_at
         if self.body_read_at is not None:
-            share += (self.first_attempt_at if self.first_attempt_at is not None else now) - self.body_read_at
+            until = self.first_attempt_at if self.first_attempt_at is not None else now
+            share += until - self.body_read_at - self.held_up_seconds
         if self.first_byte_at is not None:
             share += (self.sent_at if self.sent_at is not None else now) - self.first_byte_at
         return max(0.0, share)
@@ -92,14 +105,18 @@ class Record:
             upstream = (self.upstream_ended_at if self.upstream_ended_at is not None else now) - self.attempt_started_at
         client_request_id = exchange.head.headers.get("x-request-id")
         code, message = self._failure()
+        caller = self.caller
         kind = RequestCompleted if code is None else RequestFailed
         return kind(
             request_id=exchange.request_id,
             client_request_id=None if client_request_id is None else client_request_id[:128],
             method=exchange.head.method,
             endpoint=self.endpoint,
+            dialect=self.dialect,
             status=self.status,
-            token=self.token,
+            token=None if caller is None else caller.name,
+            token_id=None if caller is None else caller.id,
+            owner=None if caller is None else caller.owner,
             remote_ip=exchange.head.remote_ip,
             requested_model=self.requested_model,
             route=self.route,
@@ -114,6 +131,7 @@ class Record:
             ttft_seconds=ttft,
             upstream_seconds=upstream,
             usage=self.usage,
+            cost_nano_usd=self.cost_nano_usd,
             revision=self.revision,
             bytes_in=exchange.bytes_in,
             bytes_out=exchange.bytes_out,

@@ -7,6 +7,7 @@ import msgspec
 from core.errors import (
     CredentialsRejected,
     GatewayError,
+    LimitExceeded,
     MethodNotAllowed,
     Unauthenticated,
     UpgradeRefused,
@@ -36,6 +37,8 @@ def refusal_of(error: GatewayError, dialect: Dialect) -> Refusal:
             headers.append(("allow", ", ".join(error.allowed)))
         case Unauthenticated():
             headers.append(("www-authenticate", "Bearer"))
+        case LimitExceeded():
+            headers += error.headers
         case UpgradeRefused():
             # RFC 9110 section 15.5.22: it must say what is spoken.
             headers.append(("upgrade", "HTTP/1.1"))

@@ -1,13 +1,16 @@
 """Provider's answer bytes in, client's answer bytes out. Sans-io: fed by whoever reads, written by whoever writes."""
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
 from core.usage import Usage
 from proxy.body import Document, MalformedDocument, Span
-from proxy.dialects.base import Dialect, Ending
+from proxy.dialects.base import USAGE, Dialect, Ending
+from proxy.spoken import Spoken
 from proxy.sse import data_lines, end_of_first_event, end_of_whole_events, event_data, event_spans
+from proxy.unasked import without_usage
 
 MAX_TAIL_BYTES = 1 << 20
 """An event that grows beyond this is passed on before its end is seen."""
@@ -16,7 +19,6 @@ MAX_USAGE_BYTES = 16 * 1024
 """A longer object is no usage."""
 
 _NAME = b'"model"'
-_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 # A JSON object up to its `model`, with nothing nested before it.
 _BEFORE_MODEL = re.compile(
     rb'\s*\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.0-9A-Za-z]+)\s*,\s*)*?"model"\s*:\s*("[^"\\\r\n]*")'
@@ -47,18 +49,28 @@ class EventRelay:
     An event over ``MAX_TAIL_BYTES`` is *torn*: passed on in pieces, of which only the first can be spliced.
     """
 
-    __slots__ = ("_dialect", "_passed", "_rename", "_tail", "_torn", "ending", "failure", "usage")
+    __slots__ = ("_anywhere", "_dialect", "_edits", "_passed", "_tail", "_torn", "ending", "failure", "spoken", "usage")
 
-    def __init__(self, dialect: Dialect, model: str | None) -> None:
-        """``model`` is the name to show the client, or None to leave the provider's."""
+    def __init__(self, dialect: Dialect, model: str | None, *, usage_unasked: bool = False) -> None:
+        """``model`` is the name to show the client, or None to leave the provider's. With ``usage_unasked`` the client did
+        not ask for the usage that the stream tells: the chunk that does so is taken out.
+        """
         self._dialect = dialect
-        self._rename = None if model is None else EventRenamer(msgspec.json.encode(model))
+        self._edits: list[Callable[[bytes], bytes]] = []
+        if usage_unasked:
+            self._edits.append(without_usage)
+        if model is not None:
+            self._edits.append(EventRenamer(msgspec.json.encode(model)))
         self._tail = bytearray()
         self._torn = False
+        self._anywhere: bool | None = None
+        """Whether counts anywhere in the torn event are the provider's own; None: none is torn."""
         self._passed = b""
         """The end of what has been passed on of a torn event: what is looked for may begin there."""
         self.usage: Usage | None = None
         """The last usage seen."""
+        self.spoken = Spoken(dialect)
+        """What has been said since that."""
         self.ending = Ending.OPEN
         """What the stream has said about its end."""
         self.failure: str | None = None
@@ -75,7 +87,7 @@ class EventRelay:
         return self.ending is Ending.COMPLETE or self.failure is not None
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events that ``chunk`` completes, as the client gets them; ``b""`` where it completes none."""
+        """The whole events that ``chunk`` completes, as the client gets them; ``b""`` where it gets none."""
         if self._torn:
             return self._feed_torn(chunk)
         tail = self._tail
@@ -100,6 +112,7 @@ class EventRelay:
             return b""
         self._torn = True
         piece = self._take_tail()
+        self._anywhere = self._dialect.counts_anywhere(piece)
         self._passed = piece[-MAX_USAGE_BYTES:]
         return self._read(piece)
 
@@ -113,6 +126,7 @@ class EventRelay:
             return chunk
         self._observe(data[:end])
         self._torn = False
+        self._anywhere = None
         self._passed = b""
         rest = chunk[end - known :]
         return chunk[: end - known] + (self.feed(rest) if rest else b"")
@@ -132,16 +146,34 @@ class EventRelay:
         return b"\n\n" + event if self._torn else event
 
     def _observe(self, events: bytes) -> None:
-        if b'"usage"' in events and _USAGE.search(events) is not None:
-            self.usage = usage_in_events(events, self._dialect) or self.usage
+        if b'"usage"' in events and USAGE.search(events) is not None:
+            usage, end = last_usage(events, self._dialect, self._anywhere)
+            if usage is not None:
+                self.usage = usage
+                if usage.is_known:
+                    self.spoken.forget()
+                    # What came behind it at the same time was counted too.
+                    self._count(events, end)
         if self.ending is not Ending.COMPLETE:
             self.ending = self._dialect.ending(events, self.ending)
         if self.failure is None:
             self.failure = self._dialect.failure(events)
 
+    def _count(self, events: bytes, at: int = 0) -> int:
+        """Count what ``events`` say from ``at`` on. Returns up to where they say nothing else."""
+        spoken = self.spoken
+        passed = spoken.pass_over(events, at)
+        if passed < len(events):
+            spoken.count(events[passed:] if passed else events)
+        return passed
+
     def _read(self, events: bytes) -> bytes:
-        self._observe(events)
-        return events if self._rename is None else self._rename(events)
+        passed = self._count(events)
+        if passed < len(events):
+            self._observe(events[passed:] if passed else events)
+        for edit in self._edits:
+            events = edit(events)
+        return events
 
 
 class EventRenamer:
@@ -186,21 +218,27 @@ class EventRenamer:
         return True
 
 
-def usage_in_events(events: bytes, dialect: Dialect) -> Usage | None:
-    """The last usage that any of ``events`` states."""
-    usage = None
+def last_usage(events: bytes, dialect: Dialect, anywhere: bool | None = None) -> tuple[Usage | None, int]:
+    """The last usage that any of ``events`` states, and where that event ends; else None and 0.
+
+    ``anywhere`` is that of :func:`find_usage`.
+    """
+    usage, behind = None, 0
     for start, end in event_spans(events):
-        if _USAGE.search(events, start, end) is not None:
+        if USAGE.search(events, start, end) is not None:
             # An event that is torn has no whole data; its counts may be whole all the same.
             data = event_data(events, start, end) or events[start:end]
-            usage = find_usage(data, dialect) or usage
-    return usage
+            found = find_usage(data, dialect, anywhere)
+            if found is not None:
+                usage, behind = found, end
+    return usage, behind
 
 
-def find_usage(document: bytes, dialect: Dialect) -> Usage | None:
+def find_usage(document: bytes, dialect: Dialect, anywhere: bool | None = None) -> Usage | None:
     """The usage of a JSON answer: at its top level or under ``response``; else the last one that stands anywhere.
 
-    The place counts: some providers break their usage down further on, into objects of the same name.
+    The place counts: some providers break their usage down further on, into objects of the same name. ``anywhere``: whether
+    another place will do; None: as the dialect says of any answer.
     """
     try:
         holder = _HOLDER.decode(document)
@@ -208,9 +246,11 @@ def find_usage(document: bytes, dialect: Dialect) -> Usage | None:
             holder = _HOLDER.decode(holder.response)
         if holder.usage is not None:
             return dialect.usage(holder.usage)
-        return _usage_anywhere(document, dialect)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _usage_anywhere(document, dialect)
+        pass  # what can be read of it may do
+    if anywhere is None:
+        anywhere = dialect.counts_anywhere(b"")
+    return _usage_anywhere(document, dialect) if anywhere else None
 
 
 def _usage_anywhere(data: bytes, dialect: Dialect) -> Usage | None:
@@ -220,7 +260,7 @@ def _usage_anywhere(data: bytes, dialect: Dialect) -> Usage | None:
     """
     usage = None
     position = 0
-    while match := _USAGE.search(data, position):
+    while match := USAGE.search(data, position):
         start = match.end()
         position = _object_end(data, start)
         try:

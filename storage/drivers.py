@@ -41,6 +41,7 @@ _OF_SQLSTATE = {
 _OF_SQLITE = {
     "SQLITE_BUSY": Reason.LOCKED,
     "SQLITE_LOCKED": Reason.LOCKED,
+    "SQLITE_INTERRUPT": Reason.SLOW,
     "SQLITE_FULL": Reason.FULL,
     "SQLITE_NOMEM": Reason.FULL,
     "SQLITE_READONLY": Reason.READ_ONLY,

@@ -11,7 +11,8 @@
     ├── NotFound             no such entry
     ├── NameTaken            another living entry has the name
     ├── Stale                the entry has changed since it was read
-    └── BadCursor            not a cursor that a list gave
+    ├── BadCursor            not a cursor that a list gave
+    └── QueryTooLarge        what was asked takes the database too long
 
 Messages name what and where and how to mend it, never a password.
 """
@@ -82,3 +83,7 @@ class Stale(StorageError):
 
 class BadCursor(StorageError):
     """Not a cursor that a list gave."""
+
+
+class QueryTooLarge(StorageError):
+    """What was asked takes the database too long, so it was ended. The database is well."""

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _MEND = "this is no cursor of this list: take `next_cursor` as the last page gave it"
 
 
-def encode_cursor(*place: int | str) -> str:
+def encode_cursor(*place: int | str | None) -> str:
     """Where a list goes on: after the entry with these values of what it is sorted by."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).rstrip(b"=").decode()
 

@@ -37,6 +37,10 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     ip_ranges: tuple[str, ...] = ()
     expires_at: int | None = None
+    limits: tuple[dict[str, Any], ...] = ()
+    """Each as it was asked for, such as ``{"requests": 60, "per": "minute"}``."""
+    counted_as: str | None = None
+    """What the counters of its limits are named by; None: its id."""
     created_by: str
 
     def __repr__(self) -> str:

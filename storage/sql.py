@@ -7,9 +7,12 @@ from storage.address import Address
 from storage.audit import AuditStore
 from storage.database import Database
 from storage.jobs import JobStore
+from storage.ledger import LedgerStore
+from storage.ledger_queries import LedgerQueries
 from storage.models import ModelStore
 from storage.revisions import RevisionStore
 from storage.tokens import TokenStore
+from storage.webhooks import WebhookStore
 
 
 class SqlStores:
@@ -23,3 +26,6 @@ class SqlStores:
         self.models = ModelStore(self.database)
         self.audit = AuditStore(self.database)
         self.jobs = JobStore(self.database)
+        self.webhooks = WebhookStore(self.database)
+        self.ledger = LedgerStore(self.database)
+        self.ledger_queries = LedgerQueries(self.database, clock)

@@ -57,6 +57,9 @@ tokens = Table(
     Column("grace_until", BigInteger),
     Column("revoked_at", BigInteger),
     Column("changed", BigInteger, nullable=False),
+    # A version of the program that knows nothing of limits may still be writing beside this one.
+    Column("limits", Json, nullable=False, server_default="[]"),
+    Column("counted_as", Text),
 )
 # A token that was rotated keeps its name through its grace, while its successor has it already. As SQL, since an Index
 # with a condition for each database imports SQLAlchemy's parts for both (3 MB).

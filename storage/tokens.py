@@ -74,7 +74,7 @@ class TokenStore:
 
     async def update(self, token_id: str, expected: int, **values: Any) -> StoredToken:
         """Set columns of a living token: `name`, `scope`, `models`, `endpoints`, `owner`, `metadata`, `ip_ranges`,
-        `expires_at`. ``expected``: its version (`changed`) as it was read.
+        `expires_at`, `limits`. ``expected``: its version (`changed`) as it was read.
 
         Raises:
             NotFound: no living token has the id.
@@ -133,6 +133,8 @@ class TokenStore:
             ended = {"grace_until": grace_until} if grace_until > now else {"grace_until": now, "revoked_at": now}
             await _set(connection, token_id, number, ended)
             kept = {name: getattr(old, name) for name in _MUTABLE}
+            # One count for both, and for those before them: who is rotated gets no new allowance.
+            kept["counted_as"] = old.counted_as or old.id
             new = NewToken(id=new_id, sha256=sha256, prefix=prefix, created_by=created_by, **kept)
             return await self._add(connection, new, number, rotated_from=token_id)
 
@@ -183,9 +185,9 @@ class TokenStore:
             raise NameTaken(f"the token `{other}` has the name `{name}`: choose another, or revoke that one")
 
 
-_MUTABLE = frozenset({"name", "scope", "models", "endpoints", "owner", "metadata", "ip_ranges", "expires_at"})
+_MUTABLE = frozenset({"name", "scope", "models", "endpoints", "owner", "metadata", "ip_ranges", "expires_at", "limits"})
 _COLUMNS = tuple(column.name for column in tokens.columns)
-_LISTS = frozenset({"models", "endpoints", "ip_ranges"})
+_LISTS = frozenset({"models", "endpoints", "ip_ranges", "limits"})
 
 
 def _living(now: int) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@
     …
     {"end":{"rows":{"audit":1,…},"sha256":"…"}}   over all bytes before this line
 
-All of it is of one state of the database.
+All of it is of one state of the database. The ledger of requests, which may be larger than all else by far, is in it on demand.
 """
 
 import base64
@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, LargeBinary, Table, bindparam, exc, select, text, tuple_
+from sqlalchemy import BigInteger, Boolean, Column, LargeBinary, Table, bindparam, exc, select, text, tuple_
 
 from storage.audit import BEGINNING, TOPIC, broken_link
 from storage.connection import Connection
 from storage.database import Database
 from storage.errors import TransferRefused
+from storage.ledger_tables import ledger
 from storage.migrations import REVISIONS
 from storage.records import AuditBreak, AuditEntry
 from storage.tables import METADATA, Json, audit, changes, tokens
@@ -53,8 +54,10 @@ class _End(msgspec.Struct, forbid_unknown_fields=True):
     end: _Totals
 
 
-async def export_all(database: Database, write: Callable[[bytes], object]) -> dict[str, int]:
-    """Give ``write`` the lines, one after the other; how many rows of each table there were.
+async def export_all(
+    database: Database, write: Callable[[bytes], object], *, with_usage: bool = False
+) -> dict[str, int]:
+    """Give ``write`` the lines, one after the other; how many rows of each table there were. ``with_usage``: the ledger too.
 
     Raises:
         StorageUnavailable: not now; what was written is of no use.
@@ -66,10 +69,11 @@ async def export_all(database: Database, write: Callable[[bytes], object]) -> di
         hashed.update(data)
         write(data)
 
-    rows = dict.fromkeys(_TABLES, 0)
+    tables = {name: table for name, table in _TABLES.items() if with_usage or table is not ledger}
+    rows = dict.fromkeys(tables, 0)
     put(_Header(FORMAT, REVISIONS[-1]))
     async with database.reading() as connection:
-        for name, table in _TABLES.items():
+        for name, table in tables.items():
             last: tuple[Any, ...] | None = None
             while found := await _some(connection, table, last):
                 for row in found:
@@ -173,7 +177,7 @@ def _read(lines: Iterable[bytes]) -> Iterator[_Row]:
     for number, line in numbered:
         if line.startswith(b'{"end":'):
             totals = _decoded(line, _End, number).end
-            if totals.sha256 != hashed.hexdigest() or totals.rows != dict(count):
+            if totals.sha256 != hashed.hexdigest() or Counter(totals.rows) != count:
                 raise TransferRefused("the export is damaged: it is not what was written")
             return
         hashed.update(line)
@@ -216,6 +220,8 @@ def _value(column: Column[Any], value: Any) -> Any:
         return value
     if isinstance(column.type, LargeBinary):
         return base64.b64decode(value, validate=True)
+    if isinstance(column.type, Boolean) and isinstance(value, bool):
+        return value
     if isinstance(value, bool) or not isinstance(value, int if isinstance(column.type, BigInteger) else str):
         raise TypeError(column.name)
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:

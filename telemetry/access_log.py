@@ -71,6 +71,8 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     ttft_seconds: float | None
     upstream_seconds: float | None
     usage: Usage | None
+    cost_usd: float | None
+    """Null where nothing was used that has a known price."""
     bytes_in: int
     bytes_out: int
     revision: str
@@ -103,6 +105,8 @@ def line(event: RequestCompleted | RequestFailed, time: str) -> Line:
         None if event.ttft_seconds is None else _rounded(event.ttft_seconds),
         None if event.upstream_seconds is None else _rounded(event.upstream_seconds),
         event.usage,
+        # Division rounds to the nearest double, whose shortest text is the decimal number itself up to 15 digits.
+        None if event.cost_nano_usd is None else event.cost_nano_usd / 1e9,
         event.bytes_in,
         event.bytes_out,
         event.revision,

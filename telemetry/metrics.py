@@ -22,6 +22,7 @@ from core.events import (
     AttemptFailed,
     ConfigApplied,
     ConfigRejected,
+    CredentialCooled,
     Event,
     Events,
     RequestCompleted,
@@ -31,16 +32,19 @@ from core.events import (
     TargetCooled,
 )
 from telemetry import registry
+from telemetry.ledger_series import LedgerSeries
+from telemetry.quota_series import QuotaSeries
 from telemetry.registry import UNKNOWN
 from telemetry.series import Series, counter, gauge, histogram
 from telemetry.tallies import Tallies
+from telemetry.webhook_series import WebhookSeries
 
 FOLD_SECONDS = 0.25
 """What a worker has counted shows in the other workers' answers at most this much later."""
 
 _FORGOTTEN = 2
 """Of a gauge that is 1 or 0: nothing is known, which is not shown."""
-_MAY_BE_FORGOTTEN = frozenset({registry.PROVIDER_UP.name, registry.STORAGE_UP.name})
+_MAY_BE_FORGOTTEN = frozenset({registry.PROVIDER_UP.name, registry.STORAGE_UP.name, registry.QUOTA_STORE_UP.name})
 
 # It becomes a part of file names, which prometheus_client takes apart at `_` and matches as a glob.
 _WORKER = re.compile(r"[A-Za-z0-9.-]+")
@@ -91,6 +95,9 @@ class Metrics:
         self._audit_on_disk = gauge(registry.AUDIT_ON_DISK, own)
         self._audit_spooled = counter(registry.AUDIT_SPOOLED, own)
         self._audit_replayed = counter(registry.AUDIT_REPLAYED, own)
+        self.ledger = LedgerSeries(own)
+        self.webhooks = WebhookSeries(own)
+        self.quotas = QuotaSeries(own, _FORGOTTEN)
         self._loop_lag = histogram(registry.EVENT_LOOP_LAG, own)
         self._shown = CollectorRegistry()
         if multiprocess_dir is None:
@@ -108,6 +115,7 @@ class Metrics:
             RequestFailed: self._tallies.ended,
             AttemptFailed: self._attempt_failed,
             TargetCooled: self._cooled,
+            CredentialCooled: self._cooled,
             ConfigApplied: self._applied,
             ConfigRejected: self._rejected,
             SecretRotated: self._secret_rotated,
@@ -171,15 +179,18 @@ class Metrics:
         try:
             while True:
                 await asyncio.sleep(FOLD_SECONDS)
+                self.quotas.fold()
                 for _ in self._tallies.fold_by_steps():
                     await asyncio.sleep(0)
         finally:
             # The last requests of a worker that ends are counted too.
             self._tallies.fold()
+            self.quotas.fold()
 
     def render(self) -> tuple[str, bytes]:
         """The content type and the text exposition of all metrics, of all workers. May be called from any thread."""
         self._tallies.fold()
+        self.quotas.fold()
         return prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest(self._shown)
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
@@ -189,7 +200,7 @@ class Metrics:
         elif event.next == "fallback":
             self._fallbacks[(event.provider, event.model_label)].inc()
 
-    def _cooled(self, event: TargetCooled) -> None:
+    def _cooled(self, event: TargetCooled | CredentialCooled) -> None:
         self._cooldowns[(event.provider, event.model_label or UNKNOWN, event.reason)].inc()
 
     def _applied(self, event: ConfigApplied) -> None:
@@ -230,7 +241,7 @@ def _identity(worker: str) -> str:
 
 class _Shown(Collector):
     """What is rendered of another collector: not the revisions that are no longer in force, nor providers that are gone,
-    nor a database that there is not, nor `_created` series."""
+    nor webhooks, nor a database or a Redis that there is not, nor `_created` series."""
 
     def __init__(self, source: Collector | CollectorRegistry) -> None:
         self._source = source
@@ -241,6 +252,8 @@ class _Shown(Collector):
                 family.samples = [sample for sample in family.samples if sample.value != 0]
             elif family.name in _MAY_BE_FORGOTTEN:
                 family.samples = [sample for sample in family.samples if sample.value != _FORGOTTEN]
+            elif family.name == registry.WEBHOOK_PENDING.name:
+                family.samples = [sample for sample in family.samples if sample.value >= 0]
             elif family.type in ("counter", "histogram"):
                 # In the text format these would be gauges that double the number of families.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

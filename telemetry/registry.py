@@ -43,6 +43,7 @@ _TTFT_BUCKETS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0,
 _OVERHEAD_BUCKETS = (
     0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5,
 )  # fmt: skip
+_BATCH_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 REQUESTS = Metric(
@@ -120,13 +121,13 @@ PROVIDER_UP = Metric(
 INPUT_TOKENS = Metric(
     "sluice_input_tokens_total",
     Kind.COUNTER,
-    "Input tokens that providers reported, cached ones included.",
+    "Input tokens, cached ones included: as providers reported them, else estimated.",
     ("provider", "model", "token"),
 )
 OUTPUT_TOKENS = Metric(
     "sluice_output_tokens_total",
     Kind.COUNTER,
-    "Output tokens that providers reported.",
+    "Output tokens: as providers reported them, else estimated.",
     ("provider", "model", "token"),
 )
 CACHED_TOKENS = Metric(
@@ -134,6 +135,24 @@ CACHED_TOKENS = Metric(
     Kind.COUNTER,
     "Input tokens that providers read from their cache.",
     ("provider", "model", "token"),
+)
+REASONING_TOKENS = Metric(
+    "sluice_reasoning_tokens_total",
+    Kind.COUNTER,
+    "Output tokens that models spent on reasoning.",
+    ("provider", "model", "token"),
+)
+COST = Metric(
+    "sluice_cost_usd_total",
+    Kind.COUNTER,
+    "What requests cost whose price is known, in US dollars.",
+    ("provider", "model"),
+)
+UNPRICED = Metric(
+    "sluice_unpriced_requests_total",
+    Kind.COUNTER,
+    "Requests that used tokens whose price is not known, so that their cost is not either.",
+    ("provider", "model"),
 )
 CONFIG_RELOADS = Metric(
     "sluice_config_reloads_total",
@@ -203,6 +222,89 @@ AUDIT_REPLAYED = Metric(
     Kind.COUNTER,
     "Entries of the audit that went from the disk to the database, those that ended processes had left too.",
 )
+LEDGER_ROWS = Metric(
+    "sluice_ledger_rows_total",
+    Kind.COUNTER,
+    "Rows of requests that were written to the ledger, those that had waited on the disk too.",
+)
+LEDGER_LOST = Metric(
+    "sluice_ledger_lost_rows_total",
+    Kind.COUNTER,
+    "Rows of the ledger that were lost: neither the database nor the disk took them, and as many waited as may.",
+)
+LEDGER_WAITING = Metric(
+    "sluice_ledger_waiting_rows",
+    Kind.GAUGE,
+    "Rows of the ledger that are to be written and are in memory alone.",
+    across_workers="livesum",
+)
+LEDGER_ON_DISK = Metric(
+    "sluice_ledger_spooled_rows",
+    Kind.GAUGE,
+    "Rows of the ledger that wait on the disk for the database.",
+    across_workers="livesum",
+)
+LEDGER_BATCH_DURATION = Metric(
+    "sluice_ledger_batch_duration_seconds",
+    Kind.HISTOGRAM,
+    "How long the database took for a batch of rows of the ledger that it has written.",
+    buckets=_BATCH_BUCKETS,
+)
+WEBHOOK_EVENTS = Metric(
+    "sluice_webhook_events_total",
+    Kind.COUNTER,
+    "Events that were written to the outbox, by their name.",
+    ("event",),
+)
+WEBHOOK_SHED = Metric(
+    "sluice_webhook_shed_total",
+    Kind.COUNTER,
+    "Deliveries to webhooks that were not written to the outbox, by the event's name and why.",
+    ("event", "reason"),
+)
+WEBHOOK_TRIES = Metric(
+    "sluice_webhook_tries_total",
+    Kind.COUNTER,
+    "Tries of deliveries to a webhook, by what came of them.",
+    ("webhook", "outcome"),
+)
+WEBHOOK_DEAD_LETTERS = Metric(
+    "sluice_webhook_dead_letters_total",
+    Kind.COUNTER,
+    "Deliveries to a webhook that were given up, by why.",
+    ("webhook", "reason"),
+)
+WEBHOOK_PENDING = Metric(
+    "sluice_webhook_pending_deliveries",
+    Kind.GAUGE,
+    "Deliveries that wait for a webhook, in the whole database.",
+    ("webhook",),
+    across_workers="livemax",
+)
+QUOTA_DECISIONS = Metric(
+    "sluice_quota_decisions_total",
+    Kind.COUNTER,
+    "Decisions on requests and attempts that limits count.",
+    ("result",),
+)
+QUOTA_REFUSALS = Metric(
+    "sluice_quota_refusals_total",
+    Kind.COUNTER,
+    "Requests and attempts that a limit refused, by what it limits and what it is tied to.",
+    ("metric", "scope"),
+)
+QUOTA_WAITING = Metric(
+    "sluice_quota_waiting_requests",
+    Kind.GAUGE,
+    "Requests that wait for a limit.",
+    across_workers="livesum",
+)
+QUOTA_STORE_UP = Metric(
+    "sluice_quota_store_up",
+    Kind.GAUGE,
+    "1 if Redis counts what limits count, 0 if it cannot be used (by any worker); absent where there is none.",
+    across_workers="livemin",
+)
 EVENT_LOOP_LAG = Metric(
     "sluice_event_loop_lag_seconds",
     Kind.HISTOGRAM,
@@ -225,6 +327,9 @@ METRICS: tuple[Metric, ...] = (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     CACHED_TOKENS,
+    REASONING_TOKENS,
+    COST,
+    UNPRICED,
     CONFIG_RELOADS,
     CONFIG_REVISION,
     CONFIG_LAST_RELOAD_SUCCESSFUL,
@@ -236,5 +341,19 @@ METRICS: tuple[Metric, ...] = (
     AUDIT_ON_DISK,
     AUDIT_SPOOLED,
     AUDIT_REPLAYED,
+    LEDGER_ROWS,
+    LEDGER_LOST,
+    LEDGER_WAITING,
+    LEDGER_ON_DISK,
+    LEDGER_BATCH_DURATION,
+    WEBHOOK_EVENTS,
+    WEBHOOK_SHED,
+    WEBHOOK_TRIES,
+    WEBHOOK_DEAD_LETTERS,
+    WEBHOOK_PENDING,
+    QUOTA_DECISIONS,
+    QUOTA_REFUSALS,
+    QUOTA_WAITING,
+    QUOTA_STORE_UP,
     EVENT_LOOP_LAG,
 )

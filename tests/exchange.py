@@ -9,6 +9,11 @@ from typing import Any
 import msgspec
 
 from access.address import TrustedProxies
+from access.price_list import listed_types
+from access.prices import PriceBook
+from access.quotas.memory import MemoryStore
+from access.quotas.store import QuotaStore
+from access.quotas.waiting import WaitingStore
 from access.tokens import TokenIndex
 from config.schema import Config
 from core.clock import Clock, SystemClock
@@ -17,6 +22,8 @@ from core.events import AttemptFailed, Event, Events, RequestCompleted, RequestF
 from core.headers import Headers
 from core.secret import Secret
 from credentials.pool import Pools
+from gateway.limits import rules_of
+from proxy.admission import Counted, Quotas
 from proxy.dataplane import BoundProvider, DataPlane
 from proxy.exchange import ClientGone, RequestHead
 from proxy.intake import Limits
@@ -200,6 +207,7 @@ class Provider:
 
     name: str
     scripts: list[Steps]
+    include_usage: bool = False
     requests: list[UpstreamRequest] = field(default_factory=list)
 
     def respond(self, request: UpstreamRequest) -> Script | Receive:
@@ -237,7 +245,8 @@ class Plane:
         self,
         *providers: Provider,
         clock: Clock | None = None,
-        limits: Limits | None = None,
+        body_limits: Limits | None = None,
+        store: QuotaStore | None = None,
         **document: Any,
     ) -> None:
         """``document`` is merged over one that has each provider as `openai-compatible`, serving every model."""
@@ -248,6 +257,7 @@ class Plane:
                 "base_url": f"http://{provider.name}.test/v1",
                 "models": ["*"],
                 "credentials": [{"name": "main", "api_key": key_of(provider.name)}],
+                "include_usage": provider.include_usage,
             }
             for provider in providers
         ]
@@ -263,20 +273,27 @@ class Plane:
         self.cooldowns = Cooldowns(lambda _cooled: None)
         pools = Pools(config.providers, self.cooldowns)
         bound = {
-            entry.name: BoundProvider(build_adapter(entry), ScriptedClient(provider.respond))
+            entry.name: BoundProvider(
+                build_adapter(entry), ScriptedClient(provider.respond), include_usage=entry.include_usage
+            )
             for entry, provider in zip(config.providers, providers, strict=True)
         }
         self.plane = DataPlane(
             revision="rev-1",
             built_at=1_700_000_000.0,
-            limits=limits if limits is not None else Limits(1 << 20, 1 << 22, 1 << 20),
+            limits=body_limits if body_limits is not None else Limits(1 << 20, 1 << 22, 1 << 20),
             tokens=TokenIndex(config.tokens),
             router=Router(config, self.cooldowns, pools, lambda: 0.0),
             pools=pools,
             providers=bound,
             trusted_proxies=TrustedProxies(),
+            rules=rules_of(config),
+            assumed_output_tokens=config.quotas.assumed_output_tokens,
+            prices=PriceBook(config.prices, listed_types(config.providers)),
         )
-        self.pipeline = Pipeline(self.events, self.clock)
+        self.quotas = WaitingStore(store if store is not None else MemoryStore(self.clock))
+        self.counted = Counted()
+        self.pipeline = Pipeline(self.events, self.clock, Quotas(self.quotas, self.events, self.clock, self.counted))
 
     async def run(self, exchange: MemoryExchange) -> MemoryExchange:
         """Answer ``exchange`` to its end."""

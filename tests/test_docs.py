@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.events import EVENTS
 from gateway.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +66,7 @@ def test_a_make_command_that_a_page_names_exists() -> None:
 def test_a_sluice_command_that_a_page_names_exists(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    commands = set(re.findall(r"^    ([a-z-]+) ", capsys.readouterr().out, re.MULTILINE))
+    commands = set(re.findall(r"^    ([a-z-]+)(?: |$)", capsys.readouterr().out, re.MULTILINE))
     assert "serve" in commands
     for page in PAGES:
         assert set() == set(re.findall(r"\./sluice ([a-z][a-z-]*)", page.read_text())) - commands, page
@@ -104,3 +105,13 @@ def test_every_dependency_has_its_reason_and_no_other_has_one() -> None:
         "From npm, for the TypeScript client": of_client["dependencies"] | of_client["devDependencies"],
     }.items():
         assert {re.split(r"[<>=]", one)[0] for one in wanted} == _documented(heading), heading
+
+
+def test_every_event_is_documented_with_its_fields_in_their_order() -> None:
+    section = (ROOT / "docs/webhooks.md").read_text().split("\n## Events\n")[1].split("\n## ")[0]
+    documented: dict[str, list[str]] = {}
+    before: list[str] = []
+    for name, fields in re.findall(r"^\| `([a-z_.]+)` \| \S.* \| (.*) \|$", section, re.MULTILINE):
+        before = before if fields == "the same" else re.findall(r"`([a-z_]+)`", fields)
+        documented[name] = before
+    assert {kind.name: list(kind.__struct_fields__) for kind in EVENTS} == documented

@@ -28,6 +28,8 @@ class Receiver:
 
     def __init__(self, answer: Answer, scheme: str = "http") -> None:
         self.answer = answer
+        self.secret = SECRET
+        """What it verifies by."""
         self._scheme = scheme
         self.port = 0
         self.got: list[tuple[str, Any]] = []
@@ -41,7 +43,7 @@ class Receiver:
 
     async def behave(self, call: Call) -> None:
         body = await call.body()
-        payload = Webhook(SECRET).verify(body, call.headers)
+        payload = Webhook(self.secret).verify(body, call.headers)
         self.calls.append(call)
         self.connections.add(call.transport)
         self.got.append((call.headers["webhook-id"], payload))
@@ -58,12 +60,12 @@ class Receiver:
 
     def endpoint(self, name: str = "ops", *, port: int | None = None, **fields: Any) -> Endpoint:
         wishes = {key: fields.pop(key) for key in ("events", "match", "sample") if key in fields}
+        usual: dict[str, Any] = {"options": ConnectionOptions(), "secrets": (Secret.literal(SECRET),)}
         return Endpoint(
             name=name,
             url=f"{self._scheme}://127.0.0.1:{port or self.port}/hook",
-            secrets=(Secret.literal(SECRET),),
             subscription=Subscription(webhook=name, **wishes),
-            **({"options": ConnectionOptions()} | fields),
+            **(usual | fields),
         )
 
 

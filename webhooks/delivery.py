@@ -82,11 +82,22 @@ class Deliverer:
         """When it looks again, in seconds since the Unix epoch."""
         self._sweep_at = clock.monotonic() + SWEEP_SECONDS
         self._disabled: dict[str, DisabledWebhook] = {}
+        self._knows_disabled = False
+        """They have been read once; nothing is sent before that."""
         self._dead = Tally("webhook deliveries are given up, and kept as dead letters: %s")
         self.refused: dict[str, Shed] = {}
         """Webhooks that take nothing now, and why."""
         self.trouble: str | None = None
         """Why the database was not read the last time; None where it was."""
+
+    @property
+    def limits(self) -> Limits:
+        """May be changed at any time."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits
 
     @property
     def endpoints(self) -> dict[str, Endpoint]:
@@ -165,7 +176,11 @@ class Deliverer:
         return self._chance
 
     async def store(self) -> Store:
-        return await self._store()
+        store = await self._store()
+        if not self._knows_disabled:
+            # What is to be delivered may be there before the first look.
+            self._note_disabled(await store.disabled())
+        return store
 
     def ended(self, webhook: str, outcome: Outcome) -> None:
         """One try has ended."""
@@ -267,6 +282,7 @@ class Deliverer:
             await asyncio.sleep(0.05)
 
     def _note_disabled(self, disabled: Iterable[DisabledWebhook]) -> None:
+        self._knows_disabled = True
         former, self._disabled = self._disabled, {one.webhook: one for one in disabled}
         for name in former.keys() | self._disabled.keys():
             self._judge(name, None)

@@ -33,7 +33,7 @@ NAME = "webhooks"
 """Of the spool's files."""
 LINGER_SECONDS = 0.2
 BATCH = 500
-COMMITTED = ("config.*", "token.*", "auth.*", "secret.*")
+COMMITTED = ("config.*", "token.*", "auth.*", "secret.*", "credential.rejected", "credential.refresh*")
 """Globs over the names of events that are in the outbox before an API answers."""
 _FIRST_RETRY_SECONDS = 0.25
 _LAST_RETRY_SECONDS = 15.0

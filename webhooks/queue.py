@@ -184,6 +184,8 @@ class Queue:
         async with asyncio.TaskGroup() as lanes:
             for _ in range(min(endpoint.concurrency, len(claimed))):
                 lanes.create_task(lane())
+                # One at a time: what else the event loop has to do does not wait for all of them.
+                await asyncio.sleep(0)
         now = self._now()
         settled += (
             SettledDelivery(

@@ -115,7 +115,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return float(value[:12])
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # not a date; one whose zone is out of all bounds
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

@@ -141,15 +141,18 @@ class Webhooks:
         """Write what ended processes have left on the disk."""
         self._outbox.start()
 
-    def follow(self, endpoints: Sequence[Endpoint]) -> None:
-        """From now on these count.
+    def follow(self, endpoints: Sequence[Endpoint], limits: Limits | None = None) -> frozenset[type[Event]]:
+        """From now on these count; gives the kinds of events that anybody wants: no others need be offered.
 
         Raises:
             SubscriptionFault: one of them can match nothing. Nothing has changed then.
         """
         subscriptions = Subscriptions(endpoint.subscription for endpoint in endpoints)
+        if limits is not None:
+            self._deliverer.limits = limits
         self._deliverer.follow(endpoints)
         self._outbox.follow(subscriptions)
+        return subscriptions.kinds
 
     def offer(self, event: Event) -> None:
         """An observer of all events (:meth:`core.events.Events.subscribe`)."""

@@ -5,6 +5,8 @@ All is worked out when a configuration is put in force: of an event that nobody 
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import get_args, get_type_hints
 
 import msgspec
 
@@ -64,6 +66,11 @@ class Subscriptions:
             for kind, wish in _wishes(subscription, kinds):
                 self._wishes[kind] = (*self._wishes.get(kind, ()), wish)
 
+    @property
+    def kinds(self) -> frozenset[type[Event]]:
+        """Those of which any event may be for anybody."""
+        return frozenset(self._wishes)
+
     def wanted(self, kind: type[Event]) -> bool:
         """Whether an event of ``kind`` may be for anybody."""
         return kind in self._wishes
@@ -99,8 +106,14 @@ def _wishes(subscription: Subscription, kinds: Sequence[type[Event]]) -> Iterabl
                 "events",
                 f"webhook `{name}`: no event has a name like `{pattern}`{_meant(pattern, [kind.name for kind in kinds])}",
             )
-    known = {field for kind in named for field in kind.__struct_fields__}
+    plain = {field: _is_plain(kind, field) for kind in named for field in kind.__struct_fields__}
+    known = [field for field, is_plain in plain.items() if is_plain]
     for field in subscription.match:
+        if not plain.get(field, True):
+            raise SubscriptionFault(
+                f"match.{field}",
+                f"webhook `{name}`: `{field}` has members of its own, which no glob matches: leave it out",
+            )
         if field not in known:
             raise SubscriptionFault(
                 f"match.{field}",
@@ -134,6 +147,12 @@ def _matcher(field: str, patterns: tuple[str, ...], webhook: str) -> Remembered[
 def _meant(text: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(text, known, 1)
     return f": did you mean `{close[0]}`?" if close else f": there are {', '.join(f'`{one}`' for one in known)}"
+
+
+def _is_plain(kind: type[Event], field: str) -> bool:
+    """Whether there are texts, numbers or booleans in it."""
+    hint = get_type_hints(kind)[field]
+    return not {str, int, float, bool}.isdisjoint(get_args(hint) if isinstance(hint, UnionType) else (hint,))
 
 
 def _text(value: object) -> str:

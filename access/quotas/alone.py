@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import msgspec
 
 from access.quotas.amounts import Amounts
-from access.quotas.counters import Counter, Counters, made_up
+from access.quotas.counters import Counters, made_up
 from access.quotas.limits import Check, Limits
-from access.quotas.outcomes import Lease, Refused
+from access.quotas.outcomes import Counter, Lease, Refused
 from access.quotas.owed import Debt, Owed
 from access.quotas.windows import Window
 from core.clock import Clock
@@ -68,9 +68,10 @@ class Alone:
     def admit(self, limits: Limits, charges: Amounts) -> Lease | Refused:
         outcome = self._counters.admit(limits, charges, self._now())
         if isinstance(outcome, Lease):
-            for check, key, end in zip(limits.checks, outcome.keys, outcome.ends, strict=True):
+            for check, counter in zip(limits.checks, outcome.counters, strict=True):
                 if check.window is not None:
-                    self.owed.add(key, Debt(check.window, end, charges[check.metric], made_up(check, key)))
+                    debt = Debt(check.window, counter.end, charges[check.place], counter.made_up)
+                    self.owed.add(counter.key, debt)
         return outcome
 
     def change(self, change: Change) -> None:
@@ -83,7 +84,7 @@ class Alone:
         for window, key, counter in self._counters.live(self._now()):
             used = counter.used - self.owed.of(key, counter.end)
             if used > 0:
-                yield window, key, Counter(counter.end, used, counter.made_up)
+                yield window, key, Counter(key, counter.end, used, counter.made_up)
 
     def _now(self) -> int:
         return int(self._time() * 1000) + self._ahead_ms

@@ -36,24 +36,30 @@ class Amounts(NamedTuple):
     concurrency: int = 0
 
 
+_new = tuple.__new__
+
 NOTHING = Amounts()
 """What a request has used that failed before it was worth anything."""
 
 
 def estimated(input_tokens: int = 0, output_tokens: int = 0, nano_usd: int = 0) -> Amounts:
     """What one request that begins is expected to use. What is not known is 0: it counts once it is known."""
-    return _amounts(input_tokens, output_tokens, nano_usd, concurrency=1)
+    return used(input_tokens, output_tokens, nano_usd, 1)
 
 
-def used(input_tokens: int = 0, output_tokens: int = 0, nano_usd: int = 0) -> Amounts:
-    """What one request has used."""
-    return _amounts(input_tokens, output_tokens, nano_usd, concurrency=0)
-
-
-def _amounts(input_tokens: int, output_tokens: int, nano_usd: int, *, concurrency: int) -> Amounts:
+def used(input_tokens: int = 0, output_tokens: int = 0, nano_usd: int = 0, concurrency: int = 0) -> Amounts:
+    """What one request has used; ``concurrency``: 1 while it lasts."""
+    tokens = input_tokens + output_tokens
     # Numbers come from providers, too.
-    taken, given = min(max(input_tokens, 0), MOST), min(max(output_tokens, 0), MOST)
-    return Amounts(1, min(taken + given, MOST), taken, given, min(max(nano_usd, 0), MOST), concurrency)
+    if input_tokens < 0 or output_tokens < 0 or tokens > MOST or not 0 <= nano_usd <= MOST:
+        input_tokens, output_tokens = min(max(input_tokens, 0), MOST), min(max(output_tokens, 0), MOST)
+        tokens, nano_usd = min(input_tokens + output_tokens, MOST), min(max(nano_usd, 0), MOST)
+    # Made for each request: the class's own constructor takes twice as long.
+    return _new(Amounts, (1, tokens, input_tokens, output_tokens, nano_usd, concurrency))
+
+
+ONE = estimated()
+"""One request, where nobody asks how large it is."""
 
 
 def nano_usd_of(usd: Decimal | float) -> int:

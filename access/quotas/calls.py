@@ -5,9 +5,8 @@ from typing import NamedTuple, TypeVar
 
 from access.quotas.alone import Change
 from access.quotas.amounts import Amounts
-from access.quotas.counters import Counter
 from access.quotas.limits import Limits
-from access.quotas.outcomes import Lease, Refused, refused
+from access.quotas.outcomes import Counter, Lease, Refused, refused
 from access.quotas.owed import Debt
 from access.quotas.scripts import Script, Scripts
 from access.quotas.windows import Window
@@ -103,15 +102,15 @@ class Decision(NamedTuple):
 
     fits: bool
     now: int
-    keys: Sequence[str]
-    ends: Sequence[int]
-    used: Sequence[int]
+    counters: Sequence[Counter]
 
     def outcome(self, limits: Limits, charges: Amounts) -> Lease | Refused:
         """As the one who has asked is told."""
         if self.fits:
-            return Lease(limits, charges, self.keys, self.ends, self.used, self.now)
-        return refused(limits, charges, self.used, self.ends, self.now)
+            pairs = zip(self.counters, limits.checks, strict=True)
+            notable = any(counter.used >= check.notable for counter, check in pairs)
+            return Lease(limits, charges, self.counters, self.now, notable)
+        return refused(limits, charges, self.counters, self.now)
 
 
 def decision(limits: Limits, answer: bytes) -> Decision | None:
@@ -119,11 +118,11 @@ def decision(limits: Limits, answer: bytes) -> Decision | None:
     if answer == b"unknown":
         return None
     fits, now, *words = map(int, answer.split())
-    keys = [
-        check.spare if spare and check.spare is not None else check.key
-        for check, spare in zip(limits.checks, words[2::3], strict=True)
+    counters = [
+        Counter(check.spare if spare and check.spare is not None else check.key, end, used)
+        for check, used, end, spare in zip(limits.checks, words[::3], words[1::3], words[2::3], strict=True)
     ]
-    return Decision(fits == 1, now, keys, words[1::3], words[::3])
+    return Decision(fits == 1, now, counters)
 
 
 def changed(answers: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:

@@ -1,7 +1,7 @@
 """One connection to Redis that runs scripts: many in one round trip, in order, within a bounded time."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -41,22 +41,18 @@ class UrlFault(Exception):
 class Channel:
     """Speaks with one Redis. For one task at a time."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
-        """``url``: `redis://`, `rediss://` (TLS) or `unix://`, with user name, password and database.
+    def __init__(self, url: Callable[[], str], timeout_seconds: float) -> None:
+        """``url``: `redis://`, `rediss://` (TLS) or `unix://`, with user name, password and database; it is asked for
+        whenever a connection is made, as the password may have changed.
 
         ``timeout_seconds``: for each round trip, and for the making of a connection before it.
 
         Raises:
             UrlFault: it is none of these.
         """
-        try:
-            self._pool = ConnectionPool.from_url(
-                url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, client_name="sluice"
-            )
-        except ValueError:
-            raise UrlFault(
-                "not an address of Redis: write `redis://HOST:PORT/DATABASE`, with `rediss` for TLS"
-            ) from None
+        self._url = url
+        self._made_for = url()
+        self._pool = _pool(self._made_for)
         self._timeout = timeout_seconds
         self._connection: Connection | None = None
 
@@ -98,6 +94,18 @@ class Channel:
                     return line.removeprefix("run_id:")
         return None
 
+    async def look(self) -> dict[str, str]:
+        """What the server tells of itself; nothing of it where its user may not ask.
+
+        Raises:
+            ChannelFailed: it does not answer.
+        """
+        told = await self._exchange([("INFO", section) for section in ("server", "memory", "replication")])
+        lines = (
+            line for each in told if isinstance(each, bytes) for line in each.decode("ascii", "replace").splitlines()
+        )
+        return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
     async def close(self) -> None:
         """Close the connection; the next use makes another."""
         connection, self._connection = self._connection, None
@@ -121,9 +129,21 @@ class Channel:
 
     async def _connected(self) -> Connection:
         if self._connection is None:
+            url = self._url()
+            if url != self._made_for:
+                self._pool, self._made_for = _pool(url), url
             self._connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # it has no types there
             await self._connection.connect()
         return self._connection
+
+
+def _pool(url: str) -> ConnectionPool:
+    try:
+        return ConnectionPool.from_url(
+            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, client_name="sluice"
+        )
+    except ValueError:
+        raise UrlFault("not an address of Redis: write `redis://HOST:PORT/DATABASE`, with `rediss` for TLS") from None
 
 
 def _loads(scripts: Iterable[Script]) -> list[_Command]:

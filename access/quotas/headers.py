@@ -4,29 +4,38 @@ https://developers.openai.com/api/docs/guides/rate-limits has the fields; the ti
 `17ms`, `1s`, `6m0s` or `23h47m36.648s` (https://pkg.go.dev/time#Duration.String).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil
 
-from access.quotas.amounts import Metric
-from access.quotas.outcomes import Lease, Refused, Standing, Unavailable
+from access.quotas.limits import Shown
+from access.quotas.outcomes import Counter, Lease, Refused, Unavailable
 
-_TOKENS = (Metric.TOKENS, Metric.INPUT_TOKENS, Metric.OUTPUT_TOKENS)
+_Field = tuple[str, str]
 
 
-def rate_limit_headers(outcome: Lease | Refused) -> list[tuple[str, str]]:
+def rate_limit_headers(outcome: Lease | Refused) -> list[_Field]:
     """`x-ratelimit-*` for requests and for tokens: of each, the limit of which the least remains."""
-    standings = outcome.standings if isinstance(outcome, Refused) else tuple(outcome.standings())
-    shown = [each for each in standings if not each.limit.shadow]
-    fields: list[tuple[str, str]] = []
-    for name, metrics in (("requests", (Metric.REQUESTS,)), ("tokens", _TOKENS)):
-        tightest = _tightest(each for each in shown if each.limit.metric in metrics)
-        if tightest is not None:
-            fields += (
-                (f"x-ratelimit-limit-{name}", str(tightest.limit.amount)),
-                (f"x-ratelimit-remaining-{name}", str(tightest.remaining)),
-                (f"x-ratelimit-reset-{name}", duration(tightest.reset_seconds)),
-            )
+    fields: list[_Field] = []
+    counters, now = outcome.counters, outcome.now
+    for shown in outcome.limits.shown:
+        check, amount, limit, remaining, resets = shown[0] if len(shown) == 1 else _tightest(shown, counters)
+        counter = counters[check]
+        left, reset = amount - counter.used, counter.end - now
+        # Above a second whole ones are told: they are never too early, and there are few of them to be written.
+        text = _seconds(-(-reset // 1000)) if reset > 1000 else duration(reset / 1000)
+        fields += (limit, (remaining, str(left) if left > 0 else "0"), (resets, text))
     return fields
+
+
+def _tightest(shown: Sequence[Shown], counters: Sequence[Counter]) -> Shown:
+    # Of those that are equally near their end, the one that lasts longer.
+    return min(shown, key=lambda each: (max(each.amount - counters[each.check].used, 0), -counters[each.check].end))
+
+
+@lru_cache(maxsize=4096)
+def _seconds(seconds: int) -> str:
+    return duration(seconds)
 
 
 def retry_after(outcome: Refused | Unavailable) -> list[tuple[str, str]]:
@@ -49,8 +58,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text
-
-
-def _tightest(standings: Iterable[Standing]) -> Standing | None:
-    # Of those that are equally near their end, the one that lasts longer.
-    return min(standings, key=lambda each: (each.remaining, -each.reset_seconds), default=None)

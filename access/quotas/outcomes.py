@@ -1,6 +1,7 @@
 """What comes of asking whether a request may go: a lease, a refusal that says why, or that nobody can tell."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from math import inf
 
 import msgspec
@@ -31,24 +32,35 @@ class Standing(msgspec.Struct, frozen=True):
         return self.used > self.limit.amount
 
 
-class Lease(msgspec.Struct):
+class Counter(msgspec.Struct, gc=False):
+    """What is used in a window, or is under way."""
+
+    key: str
+    end: int
+    """The first moment after the window, in Unix milliseconds; 0: there is none, or none has begun."""
+    used: int
+    made_up: bool = False
+    """Whether it is of a name that a client chose."""
+
+
+class Lease(msgspec.Struct, gc=False):
     """The admission of one request: what is reserved, and where. Ended by the store's ``settle`` or ``release``."""
 
     limits: Limits
     reserved: Amounts
-    keys: Sequence[str]
-    """Of the counters that were charged, for each of the limits' checks."""
-    ends: Sequence[int]
-    """When the windows end that were charged, in Unix milliseconds; 0 for concurrency."""
-    used: Sequence[int]
-    """What the counters stand at since."""
+    counters: Sequence[Counter]
+    """Those that were charged, for each of the limits' checks: as they were then or, where they are in memory, are now."""
     now: int
     """When it was admitted, in Unix milliseconds, by the store's clock."""
+    notable: bool = False
+    """Whether a counter is as high as is worth telling."""
     open: bool = True
+    waited: bool = False
+    """Whether the request had to wait for it."""
 
     def standings(self) -> Iterator[Standing]:
-        """Of every limit, those in shadow too, as the request was admitted."""
-        return _standings(self.limits, self.used, self.ends, self.now)
+        """Of every limit, those in shadow too."""
+        return _standings(self.limits, self.counters, self.now)
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -61,7 +73,16 @@ class Refused(msgspec.Struct, frozen=True):
     """Until its window ends."""
     retry_after_seconds: float | None
     """When it is worth asking again; None: never, as the request alone is more than the limit's amount."""
-    standings: tuple[Standing, ...]
+    limits: Limits
+    counters: Sequence[Counter]
+    """For each of the limits' checks, as they were then."""
+    now: int
+    """When it was refused, in Unix milliseconds, by the store's clock."""
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Of every limit, those in shadow too."""
+        return tuple(_standings(self.limits, self.counters, self.now))
 
     @property
     def remaining(self) -> int:
@@ -82,12 +103,11 @@ class Unavailable(msgspec.Struct, frozen=True):
 Admission = Lease | Refused | Unavailable
 
 
-def refused(limits: Limits, charges: Amounts, used: Sequence[int], ends: Sequence[int], now: int) -> Refused:
-    """Why a request is refused whose counters stand at ``used``, the one reason that holds longest."""
-    standings = tuple(_standings(limits, used, ends, now))
+def refused(limits: Limits, charges: Amounts, counters: Sequence[Counter], now: int) -> Refused:
+    """Why a request is refused whose ``counters`` stand so, the one reason that holds longest."""
     chosen: Standing | None = None
     longest = -1.0
-    for standing in standings:
+    for standing in _standings(limits, counters, now):
         limit = standing.limit
         charge = charges[limit.metric]
         if limit.shadow or standing.used + (charge or 1) <= limit.amount:
@@ -102,9 +122,11 @@ def refused(limits: Limits, charges: Amounts, used: Sequence[int], ends: Sequenc
             chosen, longest = standing, wait
     assert chosen is not None, "nothing refuses"
     retry = None if longest == inf else longest
-    return Refused(chosen.limit, chosen.used, chosen.reset_seconds, retry, standings)
+    kept = tuple(map(copy, counters))  # in memory they go on
+    return Refused(chosen.limit, chosen.used, chosen.reset_seconds, retry, limits, kept, now)
 
 
-def _standings(limits: Limits, used: Sequence[int], ends: Sequence[int], now: int) -> Iterator[Standing]:
+def _standings(limits: Limits, counters: Sequence[Counter], now: int) -> Iterator[Standing]:
     for limit, place in zip(limits.all, limits.places, strict=True):
-        yield Standing(limit, used[place], max(ends[place] - now, 0) / 1000)
+        counter = counters[place]
+        yield Standing(limit, counter.used, max(counter.end - now, 0) / 1000)

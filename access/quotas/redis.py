@@ -119,9 +119,15 @@ class RedisStore:
         self._up = False
         await self._channel.close()
 
-    async def admit(self, limits: Limits, charges: Amounts) -> Admission:
+    def decide(self, limits: Limits, charges: Amounts) -> Admission | None:
         if not limits.checks or not self._up or len(self._asked) >= _MOST_ASKED:
             return self._decide_alone(limits, charges)
+        return None
+
+    async def admit(self, limits: Limits, charges: Amounts) -> Admission:
+        decided = self.decide(limits, charges)
+        if decided is not None:
+            return decided
         asked = _Asked(limits, charges)
         self._asked.append(asked)
         self._wanted.set()
@@ -137,13 +143,13 @@ class RedisStore:
         if not lease.open:
             return
         lease.open = False
-        for check, key, end in zip(lease.limits.checks, lease.keys, lease.ends, strict=True):
-            reserved = lease.reserved[check.metric]
+        for check, counter in zip(lease.limits.checks, lease.counters, strict=True):
+            reserved = lease.reserved[check.place]
             if check.window is None:
-                self._alone.let_go(key, reserved)
-                self._untold.add(key)
-            elif amount := actual[check.metric] - reserved:
-                change = Change(check, check.window, key, end, amount)
+                self._alone.let_go(check.key, reserved)
+                self._untold.add(check.key)
+            elif amount := actual[check.place] - reserved:
+                change = Change(check, check.window, counter.key, counter.end, amount)
                 if self._up:
                     self._changes.append(change)
                 else:
@@ -214,13 +220,13 @@ class RedisStore:
         if found is None:
             return False
         self._alone.synchronise(found.now)
-        for check, key, end, used in zip(limits.checks, found.keys, found.ends, found.used, strict=True):
+        for check, counter in zip(limits.checks, found.counters, strict=True):
             if check.window is not None:
-                self._alone.saw(check, key, end, used, found.now)
+                self._alone.saw(check, counter.key, counter.end, counter.used, found.now)
             elif found.fits:
-                charge = asked.charges[check.metric]
-                self._alone.hold(key, charge)
-                self._told[key] = self._told.get(key, 0) + charge
+                charge = asked.charges[check.place]
+                self._alone.hold(check.key, charge)
+                self._told[check.key] = self._told.get(check.key, 0) + charge
         outcome = found.outcome(limits, asked.charges)
         if asked.answer.done():
             self._take_back(outcome)

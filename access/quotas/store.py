@@ -17,6 +17,10 @@ class QuotaStore(Protocol):
         """
         ...
 
+    def decide(self, limits: Limits, charges: Amounts) -> Admission | None:
+        """The same, where nothing has to be waited for; None: it has, and nothing was charged: ask :meth:`admit`."""
+        ...
+
     def settle(self, lease: Lease, actual: Amounts) -> None:
         """End the lease: what the request has used is counted instead of what was reserved. Waits for nothing.
 

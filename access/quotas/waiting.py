@@ -2,8 +2,8 @@
 
 There is one line for each counter that refuses. Who comes while others wait goes behind them, though there might be room at
 the moment; who is at the head asks again when the window ends, when a lease here gives something back, and, as leases
-elsewhere may too, every now and then. Nobody waits for what cannot come in time. Lines are bounded: who finds them full is
-refused at once. Each process has lines of its own.
+elsewhere may too, every now and then. Nobody waits for what cannot come in time. Lines are bounded, all together and each by
+the room that is left: who finds them full is refused at once. Each process has lines of its own.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from math import inf
 
 from access.quotas.amounts import Amounts, Metric
 from access.quotas.limits import Limit, Limits
-from access.quotas.outcomes import HELD_RETRY_SECONDS, Admission, Lease, Refused, Standing
+from access.quotas.outcomes import HELD_RETRY_SECONDS, Admission, Counter, Lease, Refused
 from access.quotas.store import QuotaStore
 
 MOST_WAITING = 1000
@@ -36,10 +36,12 @@ class _Line:
     def refusal(self, limit: Limit) -> Refused:
         """As for the one at the head, for another who has this ``limit`` of the same counter."""
         assert self._told is not None
-        told = self._told
-        reset = max(told.reset_seconds - (_now() - self._told_at), 0.0)
+        told, since = self._told, _now() - self._told_at
+        reset = max(told.reset_seconds - since, 0.0)
         retry = HELD_RETRY_SECONDS if limit.metric is Metric.CONCURRENCY else reset
-        return Refused(limit, told.used, reset, retry, (Standing(limit, told.used, reset),))
+        now = told.now + int(since * 1000)
+        counter = Counter(limit.key, 0 if limit.window is None else now + int(reset * 1000), told.used)
+        return Refused(limit, told.used, reset, retry, Limits([limit]), (counter,), now)
 
     def wake(self) -> None:
         """Something may have changed for the one at the head, or there is another one."""
@@ -61,6 +63,11 @@ class WaitingStore:
         self._count = 0
 
     @property
+    def inner(self) -> QuotaStore:
+        """The store behind this one: whose limits let nobody wait may as well ask there."""
+        return self._store
+
+    @property
     def waiting(self) -> int:
         """How many requests wait."""
         return self._count
@@ -74,6 +81,13 @@ class WaitingStore:
             return await self._wait(limits, charges, outcome)
         mine = next(each for each in limits.all if each.key == key and each.max_wait_seconds > 0)
         return await self._wait(limits, charges, self._lines[key].refusal(mine))
+
+    def decide(self, limits: Limits, charges: Amounts) -> Admission | None:
+        if self._lines and limits.patient:
+            return None
+        outcome = self._store.decide(limits, charges)
+        # Who may wait asks again, in its turn: nothing was counted.
+        return None if type(outcome) is Refused and outcome.limit.max_wait_seconds > 0 else outcome
 
     def settle(self, lease: Lease, actual: Amounts) -> None:
         self._store.settle(lease, actual)
@@ -98,6 +112,12 @@ class WaitingStore:
                 return each.key
         return None
 
+    def _full(self, key: str) -> bool:
+        """Whether nobody more may wait for this counter. A line is never longer than the room that is left: so who floods one
+        leaves others half of all."""
+        line = self._lines.get(key)
+        return (0 if line is None else len(line.waiting)) >= self._most - self._count
+
     def _wake(self, limits: Limits) -> None:
         for check in limits.checks:
             if check.key in self._lines:
@@ -109,9 +129,11 @@ class WaitingStore:
         deadline = inf
         while True:
             deadline = min(deadline, began + refused.limit.max_wait_seconds)
-            if self._count >= self._most or not _in_time(refused, now, deadline):
+            if self._full(refused.limit.key) or not _in_time(refused, now, deadline):
                 return refused
             outcome = await self._stand(limits, charges, refused, deadline)
+            if isinstance(outcome, Lease):
+                outcome.waited = True
             if not isinstance(outcome, Refused) or outcome.limit.key == refused.limit.key:
                 return outcome
             refused, now = outcome, _now()

@@ -41,7 +41,7 @@ def _run(command: Command, options: argparse.Namespace, env: Mapping[str, str]) 
         headers["If-Match"] = f'"{tag.strip(chr(34))}"'
     elif command.route.operation.if_match:
         headers["If-Match"] = _tag_of(client, command, options)
-    answer = client.ask(command.route.method, command.target(options), body, headers)
+    answer = client.ask(command.route.method, command.target(options), body, headers, _show_line)
     if getattr(options, "all", False):
         answer = _with_all_pages(client, command, options, answer)
     _show(answer, options)
@@ -66,6 +66,11 @@ def _with_all_pages(client: Client, command: Command, options: argparse.Namespac
             return first.with_json({**page, "data": data})
         options.query_cursor = page["next_cursor"]
         page = client.ask("GET", command.target(options)).json()
+
+
+def _show_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
 def _show(answer: Answer, options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import http.client
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from gateway.version import VERSION
 
 # A change waits for all workers, and a probe for its provider.
 _TIMEOUT_SECONDS = 120.0
+_EVENT_STREAM = "text/event-stream"
 
 
 class Refused(CtlError):
@@ -84,9 +85,15 @@ class Client:
             self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=_TIMEOUT_SECONDS)
 
     def ask(
-        self, method: str, target: str, body: Body | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        told: Callable[[bytes], object] = lambda _line: None,
     ) -> Answer:
-        """
+        """``told`` gets the lines of a stream of events, whose answer has no body then.
+
         Raises:
             Refused: by the gateway; the message is its own.
             CtlError: it cannot be reached, or what answers is no gateway.
@@ -99,7 +106,12 @@ class Client:
         try:
             self._connection.request(method, self._prefix + target, None if body is None else body.data, fields)
             got = self._connection.getresponse()
-            answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, got.read())
+            fields = {name.lower(): value for name, value in got.getheaders()}
+            if got.status < 300 and fields.get("content-type") == _EVENT_STREAM:
+                # It has no end: each line is passed on as it comes.
+                for line in iter(got.readline, b""):
+                    told(line)
+            answer = Answer(got.status, fields, got.read())
         except ssl.SSLCertVerificationError as error:
             raise CtlError(
                 f"{self.url} shows a certificate that is not trusted ({error.verify_message}): name its authority by --ca"

@@ -50,13 +50,20 @@ def _is_flat(value: Any) -> bool:
     )
 
 
+def _fits(value: Any) -> bool:
+    """Whether it is short enough for a cell: what is flat, and a mapping of single values."""
+    if isinstance(value, Mapping):
+        return not any(isinstance(each, Mapping | list) for each in value.values())
+    return _is_flat(value)
+
+
 def _table(rows: Sequence[Mapping[str, Any]], *, cut: bool) -> Iterator[str]:
     """The columns whose values fit into a cell and are not all empty."""
     names = dict.fromkeys(name for row in rows for name in row)
     shown = [
         name
         for name in names
-        if all(_is_flat(row.get(name)) for row in rows) and any(row.get(name) not in (None, [], "") for row in rows)
+        if all(_fits(row.get(name)) for row in rows) and any(row.get(name) not in (None, [], {}, "") for row in rows)
     ]
     lines = [[name.upper() for name in shown]]
     lines += [[_cell(row.get(name), _MOST_CHARACTERS if cut else None) for name in shown] for row in rows]
@@ -98,6 +105,9 @@ def _cell(value: Any, most: int | None = None) -> str:
             text = value
         case list() if all(isinstance(each, str | int | float) for each in value):
             text = ", ".join(str(each) for each in value) or "-"
+        case {}:
+            told = [f"{name} {_cell(each)}" for name, each in value.items() if each is not None]
+            text = ", ".join(told) or "-"
         case _:
             text = msgspec.json.encode(value).decode()
     text = escaped(text)

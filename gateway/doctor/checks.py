@@ -7,7 +7,7 @@ from pathlib import Path
 from config.environment import environment
 from config.faults import ConfigFaults
 from core.tasks import Tasks
-from gateway.doctor import clock, document, files, limits, listening, providers, public, storage, vault
+from gateway.doctor import clock, document, files, limits, listening, providers, public, redis, storage, vault, webhooks
 from gateway.doctor.context import Check, Context, Settings
 from gateway.doctor.examine import examine
 from gateway.doctor.report import Finding, Report, Where, fault, split_mend
@@ -23,8 +23,10 @@ CHECKS: tuple[Check, ...] = (
     limits.check,
     storage.check_places,
     storage.check_database,
+    redis.check,
     vault.check,
     providers.check,
+    webhooks.check,
     listening.check_certificate,
     listening.check_addresses,
     listening.check_openness,

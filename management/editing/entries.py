@@ -19,10 +19,11 @@ from config.edit.apply import merge_patch
 from config.edit.edits import PutEntry, RemoveEntry, key_field
 from config.edit.errors import Stale, Unreadable
 from config.faults import Fault
+from core.identity import Role
 from management.editing.config_errors import COMMIT_CODES, SECRET_CODES, edit_errors
 from management.editing.config_view import read_document, shown_name
 from management.editing.editor import Change, Committed, Files, OnDisk
-from management.editing.entry_schema import LEFT_ASIDE, ORDERED
+from management.editing.entry_schema import ORDERED, left_aside
 from management.errors import ConfigError, ManagementCode, ManagementError, RequestError
 from management.handler.base import ManagementHandler
 from management.handler.in_thread import in_thread
@@ -84,8 +85,14 @@ class Section(msgspec.Struct, frozen=True):
     """What the audit calls one of its entries."""
     path: str
     """Of the resource."""
+    one: str
+    """An entry, in words, with its article."""
+    many: str
+    """Entries, in words."""
     missing: ManagementCode = ConfigError.ENTRY_MISSING
     """Where there is no entry of the name that is asked for."""
+    readers: Role = Role.ADMIN
+    """Who may look at them. Only admins edit, and no tokens."""
 
     @property
     def key_field(self) -> str:
@@ -111,14 +118,24 @@ class _Found(msgspec.Struct, frozen=True):
         """For the audit."""
         return shown(self.value, self.section, self.shared)
 
-    def answer(self) -> dict[str, Json]:
-        return {**self.shown(), "file": self.file, "line": self.line}
-
 
 class Entries(ManagementHandler):
     """Base of the handlers of a :class:`Section`."""
 
     section: Section
+
+    def notes(self, _key: str) -> dict[str, Json]:
+        """What is shown of an entry beside what its file says."""
+        return {}
+
+    def notes_once(self) -> dict[str, Json]:
+        """What is told by the answer to an edit alone."""
+        return {}
+
+    async def translate(self, key: str, body: dict[str, Json], present: Entry | None) -> Translated:
+        """What a caller has given, as :func:`management.secrets.entry_values.to_document` does."""
+        # It may wait for Vault, which nobody else should.
+        return await asyncio.to_thread(to_document, self.section.name, key, body, present, self.dependencies.sealer)
 
     async def list_entries(self) -> None:
         """200 with a part of the list, in the order of the document."""
@@ -141,7 +158,7 @@ class Entries(ManagementHandler):
         part = found[begin:end]
         self.write_json(
             {
-                "data": [each.answer() for each in part],
+                "data": [self._shown(each) for each in part],
                 "next_cursor": encode_cursor(part[-1].key) if end < len(found) else None,
             },
             etag=revision,
@@ -150,7 +167,7 @@ class Entries(ManagementHandler):
     async def show_entry(self, key: str) -> None:
         """200 with the entry."""
         revision, found = await self._read_to_show()
-        self.write_json(self._require(found, key).answer(), etag=revision)
+        self.write_json(self._shown(self._require(found, key)), etag=revision)
 
     async def create_entry(self) -> None:
         """201 with the new entry, or 202."""
@@ -168,7 +185,7 @@ class Entries(ManagementHandler):
                 with edit_errors():
                     on_disk, found = await self._read()
                     self._require_before(found, before)
-                    translated = await self._translate(key, body, None)
+                    translated = await self.translate(key, body, None)
                     edit = PutEntry(self.section.name, key, translated.value, before=before, must_exist=False)
                     committed = await self._commit(given or _revision(on_disk), edit, translated)
                 break
@@ -180,18 +197,18 @@ class Entries(ManagementHandler):
     async def replace_entry(self, key: str) -> None:
         """200 with the entry as it is now, or 202. It may be sent back as it was shown."""
         body, before = self._read_given()
-        file = _take_notes(body)
+        file = _take_notes(self.section, body)
         await self._change(
-            key, before, file, lambda present: self._translate(key, self._named(key, body), present.value)
+            key, before, file, lambda present: self.translate(key, self._named(key, body), present.value)
         )
 
     async def patch_entry(self, key: str) -> None:
         """200 with the entry as it is now, or 202. The body is a merge patch (RFC 7396)."""
         body, before = self._read_given()
-        file = _take_notes(body)
+        file = _take_notes(self.section, body)
 
         async def patched(present: _Found) -> Translated:
-            patch = await self._translate(key, self._named(key, body), present.value)
+            patch = await self.translate(key, self._named(key, body), present.value)
             value = merge_patch(present.value, patch.value)
             assert isinstance(value, dict)  # a mapping joined with another
             return msgspec.structs.replace(patch, value=value)
@@ -245,11 +262,19 @@ class Entries(ManagementHandler):
             after=found.shown(),
         )
         self.write_json(
-            {**found.answer(), "notices": committed.notices, "restart": committed.restart},
+            {
+                **self._shown(found),
+                "notices": committed.notices,
+                "restart": committed.restart,
+                **self.notes_once(),
+            },
             status if committed.everywhere else HTTPStatus.ACCEPTED,
             etag=committed.revision,
             location=self.section.path_of(key) if status is HTTPStatus.CREATED else None,
         )
+
+    def _shown(self, found: _Found) -> dict[str, Json]:
+        return {**found.shown(), "file": found.file, "line": found.line, **self.notes(found.key)}
 
     async def _read_to_show(self) -> tuple[str, list[_Found]]:
         """The entries and their revision; those in force where a file on the disk cannot be read, and nothing be edited."""
@@ -295,10 +320,6 @@ class Entries(ManagementHandler):
             )
         return {field: key, **body}
 
-    async def _translate(self, key: str, body: dict[str, Json], present: Value) -> Translated:
-        # It may wait for Vault, which nobody else should.
-        return await asyncio.to_thread(to_document, self.section.name, key, body, present, self.dependencies.sealer)
-
     def _require(self, found: list[_Found], key: str) -> _Found:
         for each in found:
             if each.key == key:
@@ -316,9 +337,9 @@ class Entries(ManagementHandler):
             )
 
 
-def _take_notes(body: dict[str, Json]) -> Json:
+def _take_notes(section: Section, body: dict[str, Json]) -> Json:
     """Take out of ``body`` what answers add to an entry; of that, the file where it is said to stand."""
-    for name in LEFT_ASIDE:
+    for name in left_aside(section.name):
         body.pop(name, None)
     return body.pop("file", None)
 

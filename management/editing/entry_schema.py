@@ -24,6 +24,14 @@ _KEEP: Schema = {
     "required": ["action"],
     "additionalProperties": False,
 }
+_GENERATE: Schema = {
+    "type": "object",
+    "description": "a new one is made, and told by this answer alone as `new_secret`; of an entry that there is, `rotate` "
+    "lets the present one sign too, as the first of `former_secrets`",
+    "properties": {"action": {"enum": ["generate", "rotate"]}},
+    "required": ["action"],
+    "additionalProperties": False,
+}
 _REFERENCE: Schema = {
     "type": "object",
     "description": "one reference, of those that management.allowed_references allows",
@@ -52,9 +60,6 @@ SECRET_GIVEN: Schema = {
     "anyOf": [_SET, _KEEP, _REFERENCE, {**SECRET_SHOWN, "description": "as it is shown: it is kept"}],
 }
 
-LEFT_ASIDE: tuple[str, ...] = ("line", "notices", "restart")
-"""What answers add to an entry, besides its file: it may be sent back with it."""
-
 ORDERED = frozenset({"routes"})
 """Lists in which it matters where an entry stands."""
 _BEFORE: Schema = {
@@ -74,12 +79,48 @@ _NOTICES: dict[str, Schema] = {
         "description": "keys that differ from those of the start, and take effect with the next",
     },
 }
-
-
-_SENT_BACK: dict[str, Schema] = {
-    "file": {**_NOTES["file"], "description": "as it is shown: an entry stays in its file"},
-    **{name: {"description": "as it is shown; it is left aside"} for name in LEFT_ASIDE},
+_MORE_NOTES: dict[str, dict[str, Schema]] = {
+    "webhooks": {
+        "state": {
+            "description": "how it is, as far as the worker that answers knows; null: the configuration in force has no such one",
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {
+                        "failing": {
+                            "type": "boolean",
+                            "description": "its endpoint has failed several times in a row, and is asked once in a while",
+                        },
+                        "disabled_since": {
+                            "description": "its endpoint has answered 410, and gets nothing since",
+                            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+                        },
+                    },
+                    "required": ["failing", "disabled_since"],
+                    "additionalProperties": False,
+                },
+                {"type": "null"},
+            ],
+        }
+    }
 }
+"""What answers tell of the entries of a section, besides."""
+_NOTES_ONCE: dict[str, dict[str, Schema]] = {
+    "webhooks": {"new_secret": {"type": "string", "description": "the secret that was made: shown this once"}}
+}
+"""What they tell once, where there is any."""
+
+
+def left_aside(section: str) -> tuple[str, ...]:
+    """What answers add to an entry, besides its file: it may be sent back with it."""
+    return ("line", *_NOTICES, *_MORE_NOTES.get(section, ()), *_NOTES_ONCE.get(section, ()))
+
+
+def _sent_back(section: str) -> dict[str, Schema]:
+    return {
+        "file": {**_NOTES["file"], "description": "as it is shown: an entry stays in its file"},
+        **{name: {"description": "as it is shown; it is left aside"} for name in left_aside(section)},
+    }
 
 
 class _EntryJson:
@@ -107,7 +148,7 @@ class _EntryJson:
         schema = _entry(cls.section, _given)
         key = key_field(cls.section)
         more = {"before": _BEFORE} if cls.section in ORDERED else {}
-        notes = {} if needs_key else _SENT_BACK
+        notes = {} if needs_key else _sent_back(cls.section)
         return {
             **schema,
             "properties": {**schema["properties"], **more, **notes},
@@ -115,12 +156,12 @@ class _EntryJson:
         }
 
     @classmethod
-    def _shown(cls, *notes: dict[str, Schema]) -> Schema:
+    def _shown(cls, notes: dict[str, Schema], notes_once: dict[str, Schema]) -> Schema:
         schema = _without_defaults(_entry(cls.section, _shown))
-        own = {each: inner for note in (_NOTES, *notes) for each, inner in note.items()}
+        own = {**_NOTES, **_MORE_NOTES.get(cls.section, {}), **notes}
         return {
             **schema,
-            "properties": {**schema["properties"], **own},
+            "properties": {**schema["properties"], **own, **notes_once},
             "required": [*schema.get("required", []), *own],
         }
 
@@ -158,7 +199,7 @@ class EntryShown(_EntryJson):
 
     @classmethod
     def _schema(cls) -> Schema:
-        return cls._shown()
+        return cls._shown({}, {})
 
 
 class EntryChanged(_EntryJson):
@@ -166,7 +207,7 @@ class EntryChanged(_EntryJson):
 
     @classmethod
     def _schema(cls) -> Schema:
-        return cls._shown(_NOTICES)
+        return cls._shown(_NOTICES, _NOTES_ONCE.get(cls.section, {}))
 
 
 def _entry(section: str, at: Callable[[Schema, tuple[str, ...]], Schema | None]) -> Schema:
@@ -224,6 +265,8 @@ def _given(schema: Schema, path: tuple[str, ...]) -> Schema | None:
         alternatives = SECRET_GIVEN["anyOf"]
         if path == ("providers", "proxy_url"):
             alternatives = [*alternatives, {"const": "direct"}]
+        if path == ("webhooks", "secret"):
+            alternatives = [*alternatives, _GENERATE]
         return {**SECRET_GIVEN, **_said(schema), "anyOf": alternatives}
     if _is_header(path):
         return {"anyOf": [{"type": "string"}, *SECRET_GIVEN["anyOf"]]}

@@ -2,7 +2,8 @@
 
 Order of a request: by which name and from which page (421, 403), body length, who calls (401, 429), whether they may
 (403), whether the method exists (405), whether the path is text (400), then the body, then the operation. Open operations
-ask nobody who they are. An operation that changes something is in the audit before its answer goes out.
+ask nobody who they are. An operation that changes something is in the audit before its answer goes out, and its events
+are kept for webhooks.
 """
 
 import asyncio
@@ -144,7 +145,7 @@ class ManagementHandler(RequestHandler):
                 raise ManagementError(
                     AccessError.FORBIDDEN,
                     f"{described(self.caller)} may not call this: it takes "
-                    + " or ".join(dict.fromkeys(str(each.permit) for each in self._asked()))
+                    + " or ".join(dict.fromkeys(each.permit.for_caller(self.caller) for each in self._asked()))
                     + ".",
                 )
         if self.operation is None:
@@ -178,21 +179,28 @@ class ManagementHandler(RequestHandler):
 
     async def run(self, described: Operation, method: Callable[[], Awaitable[None]]) -> None:
         """Called by :func:`management.handler.operation.operation`: the operation itself, the audit, the answer."""
+        try:
+            await self._perform_audited(described, method)
+        finally:
+            if self.request.method not in ("GET", "HEAD"):  # what was refused may be an event too
+                await self.dependencies.settle_events()
+        self.finish(self._answer)
+
+    async def _perform_audited(self, described: Operation, method: Callable[[], Awaitable[None]]) -> None:
         if described.action is None:
             await self._perform(described, method)
-        else:
-            try:
-                self.dependencies.audit.require_room()
-            except AuditFull as error:
-                raise ManagementError(AuditError.FULL, f"{error} Nothing was changed.") from error
-            try:
-                await self._perform(described, method)
-            except Exception as error:
-                # What was tried is told too: by whom, and how it ended.
-                await self._keep_audit(described.action, refusal_of(500, error, self.request_id).code)
-                raise
-            await self._keep_audit(described.action, "done")
-        self.finish(self._answer)
+            return
+        try:
+            self.dependencies.audit.require_room()
+        except AuditFull as error:
+            raise ManagementError(AuditError.FULL, f"{error} Nothing was changed.") from error
+        try:
+            await self._perform(described, method)
+        except Exception as error:
+            # What was tried is told too: by whom, and how it ended.
+            await self._keep_audit(described.action, refusal_of(500, error, self.request_id).code)
+            raise
+        await self._keep_audit(described.action, "done")
 
     async def _perform(self, described: Operation, method: Callable[[], Awaitable[None]]) -> None:
         if described.query is None and self.request.method not in ("GET", "HEAD"):
@@ -375,7 +383,7 @@ class ManagementHandler(RequestHandler):
     async def _identify(self) -> AuthContext:
         headers = Headers.parse(self.request.headers.get_all())
         self.address = client_address(self.request.remote_ip or "", headers, self.view.trusted_proxies)
-        return await identified(self.view.identifier, headers, self.address)
+        return await identified(self.view.identifier, headers, self.address, self.dependencies.settle_events)
 
     def _method_not_allowed(self) -> ManagementError:
         allowed = " and ".join(self.allowed_methods) or "no method"

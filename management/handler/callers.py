@@ -1,5 +1,7 @@
 """Who calls, or the refusal in the management API's own form."""
 
+from collections.abc import Awaitable, Callable
+
 from core.errors import (
     AddressNotAllowed,
     AdminKeyBusy,
@@ -14,8 +16,10 @@ from management.dependencies import ManagerIdentifier
 from management.errors import AccessError, ManagementError
 
 
-async def identified(identifier: ManagerIdentifier, headers: Headers, address: str) -> AuthContext:
-    """The caller with these ``headers`` from ``address``.
+async def identified(
+    identifier: ManagerIdentifier, headers: Headers, address: str, settle_events: Callable[[], Awaitable[object]]
+) -> AuthContext:
+    """The caller with these ``headers`` from ``address``; ``settle_events`` is of :class:`Dependencies`.
 
     Raises:
         ManagementError: 401, 403, 429 or 503.
@@ -23,6 +27,8 @@ async def identified(identifier: ManagerIdentifier, headers: Headers, address: s
     try:
         return await identifier.manager(headers, address)
     except Unauthenticated as error:
+        # The try may have been the last before a lock-out, which webhooks are told.
+        await settle_events()
         raise ManagementError(AccessError.UNAUTHENTICATED, error.message, param=error.param) from error
     except AddressNotAllowed as error:
         raise ManagementError(AccessError.ADDRESS_NOT_ALLOWED, error.message) from error

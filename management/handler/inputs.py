@@ -1,9 +1,10 @@
 """What a request gives, read strictly: JSON bodies, parameters, entity tags."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,6 +17,8 @@ _T = TypeVar("_T")
 _Query = TypeVar("_Query", bound=msgspec.Struct)
 
 _MOST_PARAMETERS = 32
+_SOME_ENTRY = re.compile(r"`\$\.(\w+)\[\.\.\.\]")
+_PARAMETER = re.compile(r"at `\$\.(\w+)`$")
 _JSON_FORMATS = re.compile(r"application/[a-z0-9!#$&^_.-]+\+json")
 _OTHER_NAMES = {YAML: ("application/yaml", "application/x-yaml", "text/x-yaml")}
 """By which types have gone, too (RFC 9512 section 2.1)."""
@@ -84,9 +87,33 @@ def body_of(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, NotStrict) as error:
         # msgspec names the place: "Expected `str`, got `int` - at `$.name`".
+        told = _numbered(str(error), body, kind)
         raise ManagementError(
-            RequestError.INVALID_BODY, f"The body is not what is expected here: {_sentence(str(error))}"
+            RequestError.INVALID_BODY, f"The body is not what is expected here: {_sentence(told)}"
         ) from error
+
+
+def _numbered(told: str, body: bytes, kind: type[Any]) -> str:
+    """``told`` of a bad ``body``, with the number of the entry that is meant: msgspec writes `[...]` for it."""
+    place = _SOME_ENTRY.search(told)
+    if place is None:
+        return told
+    whole = msgspec.json.decode(body)
+    entries = whole[place[1]]
+    if not isinstance(entries, list):
+        return told
+
+    def is_bad(count: int) -> bool:
+        try:
+            msgspec.convert({**whole, place[1]: entries[:count]}, kind)
+        except msgspec.ValidationError as error:
+            return str(error) == told
+        return False
+
+    number = bisect_left(range(1, len(entries) + 1), True, key=is_bad)
+    if number == len(entries):
+        return told
+    return f"{told[: place.end(1)]}[{number}]{told[place.end() :]}"
 
 
 def query_of(query: str, kind: type[_Query]) -> _Query:
@@ -119,8 +146,14 @@ def query_of(query: str, kind: type[_Query]) -> _Query:
     try:
         found = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
+        place = _PARAMETER.search(str(error))
+        named = None if place is None else place[1]
+        if any(field.encode_name == named and _is_time(field.type) for field in known):
+            raise _no_time(str(named)) from error
         raise ManagementError(
-            RequestError.INVALID_QUERY, f"A parameter is not what is expected here: {_sentence(str(error))}"
+            RequestError.INVALID_QUERY,
+            f"A parameter is not what is expected here: {_sentence(str(error))}",
+            param=named,
         ) from error
     for field in known:
         name = field.encode_name
@@ -129,10 +162,20 @@ def query_of(query: str, kind: type[_Query]) -> _Query:
         if name in given and value is None:
             raise ManagementError(RequestError.INVALID_QUERY, f"`{name}` is `null`: leave it out instead.", param=name)
         if isinstance(value, datetime) and "t" not in given.get(name, "t").lower():
-            raise ManagementError(
-                RequestError.INVALID_QUERY, f"`{name}` is no time: write it as 2026-01-31T12:00:00Z.", param=name
-            )
+            raise _no_time(name)
     return found
+
+
+def _is_time(kind: Any) -> bool:
+    return kind is datetime or any(map(_is_time, get_args(kind)))
+
+
+def _no_time(name: str) -> ManagementError:
+    return ManagementError(
+        RequestError.INVALID_QUERY,
+        f"`{name}` is no time: write it as 2026-01-31T12:00:00Z, or with its offset, whose `+` is `%2B` in a query.",
+        param=name,
+    )
 
 
 def entity_tag_of(fields: Sequence[str]) -> str | None:

@@ -4,7 +4,16 @@ from typing import Any
 
 import msgspec
 
-_encode = msgspec.json.Encoder().encode
+from management.handler.money import Usd
+
+
+def _written(value: Any) -> msgspec.Raw:
+    if isinstance(value, Usd):
+        return msgspec.Raw(str(value).encode())
+    raise NotImplementedError(f"no JSON is known for {type(value).__name__}")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_written).encode
 
 
 def encode(value: Any) -> bytes:
@@ -12,7 +21,7 @@ def encode(value: Any) -> bytes:
     try:
         return _encode(value)
     except UnicodeEncodeError:
-        return _encode(_whole(msgspec.to_builtins(value)))
+        return _encode(_whole(msgspec.to_builtins(value, builtin_types=(Usd,))))
 
 
 def _whole(value: Any) -> Any:

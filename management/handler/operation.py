@@ -44,7 +44,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: type[msgspec.Struct] | None = None
     """The parameters, as fields of scalars; unknown ones are refused."""
     answers: Mapping[int, Any]
-    """By status: a msgspec type (JSON), a media type (bytes), or None (no body)."""
+    """By status: a msgspec type (JSON), a media type (bytes), several (one of them), or None (no body)."""
     errors: tuple[ManagementCode, ...] = ()
     """What it may answer besides what every operation may (:data:`management.errors.COMMON`)."""
     etag: bool = False

@@ -32,6 +32,13 @@ class Permit:
         role = effective_role(caller)
         return role is not None and role >= self.role
 
+    def for_caller(self, caller: AuthContext) -> str:
+        """What a ``caller`` who is refused would need: a token has no role, and may have another scope."""
+        scope = Scope.POWER_USER
+        if isinstance(caller, ApiToken) and caller.scope is not scope and self.admits(ApiToken(caller.name, scope)):
+            return f"`{scope}`"
+        return str(self)
+
     def __str__(self) -> str:
         """As the docs' table shows it."""
         if self.open_because is not None:

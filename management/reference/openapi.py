@@ -189,7 +189,7 @@ def _add_format(schema: Json) -> None:
 
 
 def _present(types: Iterable[Any]) -> list[Any]:
-    return [kind for kind in types if kind is not None and not isinstance(kind, str)]
+    return [kind for kind in types if kind is not None and not isinstance(kind, str | tuple)]
 
 
 def _path_item(route: Route) -> Json:
@@ -277,6 +277,8 @@ def _if_match(described: Operation) -> list[Json]:
 
 
 def _content(kind: Any, schema_of: _SchemaOf) -> Json:
+    if isinstance(kind, tuple):
+        return {media_type: content for each in kind for media_type, content in _content(each, schema_of).items()}
     if not isinstance(kind, str):
         return {JSON: {"schema": schema_of(kind)}}
     media_type = kind.partition(";")[0]

@@ -15,11 +15,13 @@ from config.references import Reference, ReferenceFault, parse_template
 from config.scalars import Scalar
 from management.secrets.kept_secrets import KeptSecret, KeptSecrets
 from management.secrets.secret_places import (
+    EACH,
     KEPT,
     Ground,
     Manner,
     Place,
     entry_ground,
+    exact_place,
     masked,
     says_kept,
     shared_secrets,
@@ -67,7 +69,7 @@ class Translated(msgspec.Struct, frozen=True):
 
     value: dict[str, Value]
     given: frozenset[Place]
-    """Where the caller has given the secret anew."""
+    """Where the caller has given the secret anew (:func:`management.secrets.secret_places.exact_place`)."""
 
 
 def shown(entry: dict[str, Value], section: str, shared: frozenset[int] = frozenset()) -> dict[str, Json]:
@@ -169,9 +171,10 @@ class _Reading:
         self._place = place
         self._ground = ground
         self._kept = KeptSecrets()
-        self._present: dict[Place, Scalar] = {}
+        self._present: dict[Place, list[Scalar]] = {}
+        """Those of a list of secrets, which have no names, in their order."""
         for spot in spots(present, ground, (), place) if present is not None else ():
-            self._present[spot.place] = spot.value
+            self._present.setdefault(spot.place, []).append(spot.value)
             self._kept.add(spot.place, KeptSecret(masked(spot.value, spot.ground), spot.value, spot.path))
         self.faults: list[Fault] = []
         self.missing: list[Fault] = []
@@ -182,7 +185,7 @@ class _Reading:
 
     def value(self, given: Json, ground: Ground, path: Path, place: Place) -> Json:
         if ground.is_designated and isinstance(given, dict | str):
-            return self._secret(given, ground, path, place)
+            return self._secret(given, ground, path, place, self._present.get(place, [None])[-1])
         if isinstance(given, dict):
             for key in given:
                 if not ground.knows(key):
@@ -194,6 +197,8 @@ class _Reading:
                 if ground.knows(key)
             }
         if isinstance(given, list):
+            if ground.entries.is_designated:
+                return self._secrets(given, ground.entries, path, (*place, EACH))
             return [
                 self.value(inner, ground.entries, (*path, number), (*place, step_of(inner)))
                 for number, inner in enumerate(given)
@@ -202,34 +207,46 @@ class _Reading:
             if says_kept(given):
                 return self._keep_text(given, path, place)
             if "${" not in given and masked(given, ground) != given:  # an address with a secret in it
-                self.given.add(place)
+                self._note_given(place, path)
         return given
 
-    def _secret(self, given: Json, ground: Ground, path: Path, place: Place) -> Json:
+    def _secrets(self, given: list[Json], ground: Ground, path: Path, place: Place) -> Json:
+        """A list of secrets, which are told by their numbers: kept are those of a list that is as long as the present one."""
+        present: list[Scalar] = self._present.get(place, [])
+        found = present if len(present) == len(given) else [None] * len(given)
+        return [
+            self._secret(inner, ground, (*path, number), place, found[number])
+            if isinstance(inner, dict | str)
+            else self.value(inner, ground, (*path, number), place)
+            for number, inner in enumerate(given)
+        ]
+
+    def _note_given(self, place: Place, path: Path) -> None:
+        self.given.add(exact_place(place, path))
+
+    def _secret(self, given: Json, ground: Ground, path: Path, place: Place, present: Scalar = None) -> Json:
         match given:
             case str() if not ground.is_secret or ground.manner(given) is Manner.SHOWN:
                 if says_kept(given):
                     return self._keep_text(given, path, place)
                 if "${" not in given:
-                    self.given.add(place)
+                    self._note_given(place, path)
                 return given
             case {"action": "set", "value": str() as text} if text and len(given) == 2:
-                self.given.add(place)
+                self._note_given(place, path)
                 # Where the schema has no secret, nothing sealed can stand.
                 return _ToSeal(text) if ground.is_secret else text.replace("${", "$${")
             case {"action": "keep"} if len(given) == 1:
-                value = self._present.get(place)
-                if value is None:
+                if present is None:
                     self.missing.append(Fault(path, f"there is no secret here to be kept: send {FORMS}"))
-                return value
+                return present
             case {"reference": str() as text} if len(given) == 1:
                 return self._reference(text, path, place)
             case {"kind": _}:
                 # Who reads an entry, changes some of it and sends it back keeps its secrets.
-                value = self._present.get(place)
-                if value is None or _kind(value) != given:
+                if present is None or _kind(present) != given:
                     self.missing.append(Fault(path, f"no secret is shown so here, to be kept: send {FORMS}"))
-                return value
+                return present
         self.faults.append(Fault(path, f"is a secret: send {FORMS}"))
         return None
 
@@ -242,7 +259,7 @@ class _Reading:
         match template:
             case (Reference(scheme=scheme),):
                 if scheme != "sealed":  # may come from anywhere
-                    self.given.add(place)
+                    self._note_given(place, path)
             case _:
                 self.faults.append(Fault(path, "`reference` takes one reference and nothing else: `${env:NAME}`"))
         return text

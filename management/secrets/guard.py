@@ -32,7 +32,11 @@ _NONE: frozenset[Place] = frozenset()
 
 _DESTINATIONS: Mapping[str, tuple[str, ...]] = {
     "providers": ("type", "base_url", "proxy_url", "tls", "options"),
-    "webhooks": ("url",),
+    # Its secret is not sent, it only signs. But what is signed for one endpoint is believed by another that knows the same
+    # secret: whoever took the deliveries of a webhook to an endpoint of their own could pass them on to the former one,
+    # hold them back or repeat them, and it would take them for ours. So each endpoint has a secret of its own; a new one is
+    # made by the edit that moves the webhook (`{"action": "generate"}`).
+    "webhooks": ("url", "tls"),
 }
 """What says where the secrets of an entry go."""
 _CODES: Mapping[str, ManagementCode] = {"providers": ProviderError.SECRET_REQUIRED}
@@ -104,7 +108,7 @@ def check_edit(
     Args:
         allowed_references: `management.allowed_references` of the configuration in force.
         allow_private_targets: `server.allow_private_targets` of the configuration in force.
-        given: where the caller has written the secret itself, so that it keeps none, and what it gave to be sealed.
+        given: where exactly the caller has written the secret itself, so that it keeps none, and what it gave to be sealed.
         restoring: ``after`` was in force as a whole, so that its sealed values belong where they stand.
 
     Raises:
@@ -240,7 +244,7 @@ _URL = entry_ground("providers").under("base_url")
 def _was_given(spot: Spot, allowed: AllowedReferences, given: frozenset[Place]) -> bool:
     """Whether the caller knows the secret, or may name it wherever it wants."""
     references = references_in(spot.value)
-    is_written_out = spot.place in given or bool(references and not spot.ground.is_designated)
+    is_written_out = spot.exact_place in given or bool(references and not spot.ground.is_designated)
     return is_written_out and all(allowed.allows(each) for each in references)
 
 
@@ -253,23 +257,28 @@ def _new_references(
     old: dict[Place, set[str]] = {}
     for spot in _spots(before):
         if isinstance(spot.value, str):
-            old.setdefault(spot.place, set()).add(spot.value)
+            old.setdefault(_use(spot.place), set()).add(spot.value)
     for spot in _spots(after):
         # The whole text: within it a reference could move from the password of an address to its host.
-        if not isinstance(spot.value, str) or spot.value in old.get(spot.place, ()):
+        if not isinstance(spot.value, str) or spot.value in old.get(_use(spot.place), ()):
             continue
         for reference in references_in(spot.value):
-            is_ours = reference.scheme == "sealed" and (restoring or spot.place in given)
+            is_ours = reference.scheme == "sealed" and (restoring or spot.exact_place in given)
             if not is_ours and not allowed.allows(reference):
                 yield _Found(ConfigError.REFERENCE_NOT_ALLOWED, Fault(spot.path, _not_allowed(reference)))
         if (spot.place[0], *spot.place[2:]) in _FILES and not allowed.allows_file(spot.value):
             yield _Found(ConfigError.REFERENCE_NOT_ALLOWED, Fault(spot.path, _FILE_NOT_ALLOWED))
 
 
+def _use(place: Place) -> Place:
+    """The present secret of a webhook may become a former one: both sign what goes to the same endpoint."""
+    return (*place[:2], "secret") if place[:1] == ("webhooks",) and place[2:3] == ("former_secrets",) else place
+
+
 def _ambiguous(document: Entry) -> frozenset[Place]:
     """Places that several values stand at, as entries of one name have them: what was given of one says nothing of the
     others."""
-    seen = Counter(spot.place for spot in _spots(document))
+    seen = Counter(spot.exact_place for spot in _spots(document))
     return frozenset(place for place, count in seen.items() if count > 1)
 
 

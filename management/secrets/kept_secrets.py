@@ -20,9 +20,10 @@ _SEVERAL = f"several values may be meant by `{KEPT}` here: write the secret itse
 
 
 def given_in(value: Value) -> frozenset[Place]:
-    """Where in ``value``, a document or a merge patch of one as it came from a caller, a secret is written out."""
+    """Where in ``value``, a document or a merge patch of one as it came from a caller, a secret is written out; exactly
+    (:func:`management.secrets.secret_places.exact_place`)."""
     return frozenset(
-        spot.place
+        spot.exact_place
         for spot in spots(value, whole())
         if spot.is_masked and not says_kept(spot.value) and not (isinstance(spot.value, str) and "${" in spot.value)
     )

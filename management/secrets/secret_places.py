@@ -44,13 +44,16 @@ _URLS = frozenset(
     }
 )
 
+_SECRET_PATHS = frozenset({("webhooks", EACH, "url")})
+"""Addresses whose path is often all that opens them, as it is with those that chat services give out."""
+
 
 class Manner(Enum):
     """How the text of a place is shown."""
 
     SHOWN = auto()
     URL = auto()
-    """Without user, password, and the values in its query."""
+    """Without user, password, and the values in its query; of some places without the path, too."""
     SECRET = auto()
     """References alone."""
 
@@ -141,6 +144,11 @@ class Spot(msgspec.Struct, frozen=True):
     ground: Ground
 
     @property
+    def exact_place(self) -> Place:
+        """Its place, with the numbers of entries that have no name: what is told of one says nothing of another."""
+        return exact_place(self.place, self.path)
+
+    @property
     def is_masked(self) -> bool:
         """Whether it is not shown as it is."""
         return masked(self.value, self.ground) != self.value
@@ -169,6 +177,16 @@ def step_of(entry: Value) -> Step:
     return name_of(entry) or EACH
 
 
+def exact_place(place: Place, path: Path) -> Place:
+    """``place``, whose last steps ``path`` leads by, with the numbers of entries that have no name."""
+    named = place[: len(place) - len(path)] if path else place
+    steps = zip(place[len(named) :], path, strict=True)
+    return (
+        *named,
+        *((EACH, str(number)) if isinstance(number, int) and step == EACH else step for step, number in steps),
+    )
+
+
 def render_place(place: Place) -> str:
     """``providers[openai].credentials[main].api_key``, for messages."""
     text = ""
@@ -191,7 +209,7 @@ def masked(value: Scalar, ground: Ground) -> Scalar:
         case Manner.SHOWN:
             return value
         case Manner.URL:
-            return _masked_url(str(value))
+            return _masked_url(str(value), path_too=ground.pattern in _SECRET_PATHS)
         case Manner.SECRET:
             return _masked_secret(value) if isinstance(value, str) else KEPT
 
@@ -227,8 +245,9 @@ def _masked_secret(text: str) -> str:
     return shown
 
 
-def _masked_url(text: str) -> str:
-    """``text`` without user, password, values of the query, and fragment; references stay, but for their defaults."""
+def _masked_url(text: str, *, path_too: bool = False) -> str:
+    """``text`` without user, password, values of the query, fragment and, ``path_too``, path; references stay, but for
+    their defaults."""
     pieces = _PIECE.findall(text)
     end = next((number for number, piece in enumerate(pieces) if piece in "?#"), len(pieces))
     head, rest = pieces[:end], pieces[end:]
@@ -239,10 +258,14 @@ def _masked_url(text: str) -> str:
         # A password with a `/` or `?` in it, which no reader of addresses takes for one.
         last = _last(pieces[scheme:], "@")
         assert last is not None
-        return "".join([*pieces[:scheme], KEPT, *pieces[scheme + last :]]) if last else text
+        rest = [] if path_too else pieces[scheme + last :]
+        return "".join([*pieces[:scheme], KEPT, *rest]) if last else text
     user = head[scheme : scheme + at] if at is not None else []
-    shown = "".join(head[:scheme]) + _part(user) + "".join(map(_default_masked, head[scheme + len(user) :]))
-    return shown + _rest(rest)
+    path = head[slash + 1 :] if path_too else []
+    shown = "".join(head[:scheme]) + _part(user)
+    for piece in head[scheme + len(user) : len(head) - len(path)]:
+        shown += _default_masked(piece, path_too=path_too)
+    return shown + _part(path, "/") + _rest(rest)
 
 
 def _rest(pieces: list[str]) -> str:
@@ -262,17 +285,17 @@ def _rest(pieces: list[str]) -> str:
     return f"{shown}#{_part(fragment)}" if hash_at < len(pieces) else shown
 
 
-def _part(pieces: list[str]) -> str:
+def _part(pieces: list[str], between: str = ":") -> str:
     """A part of an address that is a secret unless it is made of references."""
-    is_shown = all(piece == ":" or (piece.startswith("${") and ":-" not in piece) for piece in pieces)
+    is_shown = all(piece == between or (piece.startswith("${") and ":-" not in piece) for piece in pieces)
     return "".join(pieces) if is_shown else KEPT
 
 
-def _default_masked(piece: str) -> str:
+def _default_masked(piece: str, *, path_too: bool) -> str:
     if not piece.startswith("${") or ":-" not in piece:
         return piece
     address, _, default = piece[:-1].partition(":-")
-    return f"{address}:-{_masked_url(default)}}}"
+    return f"{address}:-{_masked_url(default, path_too=path_too)}}}"
 
 
 def _last(pieces: list[str], wanted: str) -> int | None:

@@ -1,5 +1,6 @@
 """What the pipeline asks of a wire format."""
 
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Protocol
@@ -22,6 +23,13 @@ class Ending(IntEnum):
 class Dialect(Protocol):
     """One wire format. Stateless."""
 
+    text: re.Pattern[bytes]
+    """Finds what a model says in a whole answer: JSON strings, without their quotes, as its group."""
+    streamed_text: re.Pattern[bytes]
+    """Finds the same in the events of a stream."""
+    speaks: bytes
+    """Stands once in each event that may say something, and in no other but few."""
+
     def error_body(self, error: GatewayError) -> bytes:
         """The JSON body of an error answer."""
         ...
@@ -38,9 +46,23 @@ class Dialect(Protocol):
         """What the provider says went wrong, when ``events`` (whole events) hold an error event; else None."""
         ...
 
+    def counts_anywhere(self, head: bytes) -> bool:
+        """Whether what begins with ``head`` states the provider's own counts wherever it states any. Else their place tells:
+        providers repeat in their answers what clients sent, who may have put counts there."""
+        ...
+
     def usage(self, counts: Mapping[str, object]) -> Usage:
         """Usage from the provider's ``usage`` object, whose members may be missing or of any type."""
         ...
+
+
+USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+"""What stands before a usage object, in whatever dialect."""
+
+
+def strings(*names: str) -> re.Pattern[bytes]:
+    """Finds the members of these names that are strings; the group is the string without its quotes."""
+    return re.compile(rb'"(?:%s)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)"' % "|".join(names).encode(), re.DOTALL)
 
 
 _MOST = 1 << 53

@@ -11,7 +11,7 @@ import msgspec
 
 from core.errors import GatewayError
 from core.usage import Usage
-from proxy.dialects.base import Ending, count, nested
+from proxy.dialects.base import Ending, count, nested, strings
 from proxy.sse import event_data, event_spans
 
 _DONE = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]")
@@ -55,6 +55,10 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 class OpenAIChat:
     """The `openai-chat` dialect."""
 
+    text = strings("content", "text", "arguments", "reasoning_content", "reasoning", "thinking", "refusal")
+    streamed_text = text
+    speaks = b'"choices"'
+
     def error_body(self, error: GatewayError) -> bytes:
         return msgspec.json.encode(_ErrorBody(ErrorObject(error.message, error.kind, error.param, error.client_code)))
 
@@ -85,11 +89,18 @@ class OpenAIChat:
                 return f"the provider answered with an error: {message[:_MAX_MESSAGE]}"
         return None
 
+    def counts_anywhere(self, head: bytes) -> bool:
+        # What is repeated of the client's is in strings.
+        return True
+
     def usage(self, counts: Mapping[str, object]) -> Usage:
+        taken, given = nested(counts, "prompt_tokens_details"), nested(counts, "completion_tokens_details")
         return Usage(
             input_tokens=count(counts, "prompt_tokens", "input_tokens"),
             output_tokens=count(counts, "completion_tokens", "output_tokens"),
-            cached_tokens=count(nested(counts, "prompt_tokens_details"), "cached_tokens"),
+            cached_tokens=count(taken, "cached_tokens"),
+            reasoning_tokens=count(given, "reasoning_tokens"),
+            cache_write_tokens=count(taken, "cache_write_tokens"),
         )
 
 

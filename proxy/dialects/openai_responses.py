@@ -10,10 +10,14 @@ import msgspec
 
 from core.errors import GatewayError
 from core.usage import Usage
-from proxy.dialects.base import Ending, count, nested
+from proxy.dialects.base import Ending, count, nested, strings
 from proxy.dialects.openai_chat import ErrorObject, OpenAIChat
 
 _LAST = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|failed|incomplete|cancelled)|error)"')
+# Of an event: the line of its name, or the name as the first member.
+_LAST_HEAD = re.compile(
+    rb'(?:event:[ ]?|data:[ ]?\{\s*"type"\s*:\s*")response\.(?:completed|failed|incomplete|cancelled)\b'
+)
 
 
 class _ErrorEvent(msgspec.Struct):
@@ -28,6 +32,11 @@ class _ErrorEvent(msgspec.Struct):
 class OpenAIResponses(OpenAIChat):
     """The `openai-responses` dialect: the same error bodies, other events and other names for tokens."""
 
+    text = strings("text", "arguments", "refusal")
+    streamed_text = strings("delta")
+    # The end of the event's type: other events repeat what was said.
+    speaks = b'.delta"'
+
     def error_event(self, error: GatewayError) -> bytes:
         told = ErrorObject(error.message, error.kind, error.param, error.client_code)
         event = _ErrorEvent("error", told.code, told.message, told.param, told)
@@ -36,9 +45,17 @@ class OpenAIResponses(OpenAIChat):
     def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
         return before if _LAST.search(events) is None else Ending.COMPLETE
 
+    def counts_anywhere(self, head: bytes) -> bool:
+        # A response has the client's `tools` and the schema of its `text` in it. In the last one, which has counts of its own,
+        # they are behind these.
+        return _LAST_HEAD.match(head) is not None
+
     def usage(self, counts: Mapping[str, object]) -> Usage:
+        taken, given = nested(counts, "input_tokens_details"), nested(counts, "output_tokens_details")
         return Usage(
             input_tokens=count(counts, "input_tokens", "prompt_tokens"),
             output_tokens=count(counts, "output_tokens", "completion_tokens"),
-            cached_tokens=count(nested(counts, "input_tokens_details"), "cached_tokens"),
+            cached_tokens=count(taken, "cached_tokens"),
+            reasoning_tokens=count(given, "reasoning_tokens"),
+            cache_write_tokens=count(taken, "cache_write_tokens"),
         )

@@ -95,7 +95,8 @@ def retry_after_seconds(headers: Headers) -> float | None:
         return None
     try:
         return max(0.0, (parsedate_to_datetime(value) - parsedate_to_datetime(date)).total_seconds())
-    except (ValueError, TypeError):  # not dates, or only one of them with a zone
+    # Not dates; a zone out of all bounds; only one of them with a zone.
+    except (ValueError, OverflowError, TypeError):
         return None
 
 

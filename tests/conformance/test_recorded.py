@@ -204,10 +204,18 @@ async def test_recorded_exchanges_pass_untouched(api: str) -> None:
         assert "finish" == got.ended
         assert gateway.record.error_code in (None, "upstream_error"), record
         if all(is_json(text) for text in texts(record)):
-            assert last_usage(record) == gateway.record.usage, record
+            stated, known = last_usage(record), gateway.record.usage
+            assert known is not None
+            assert stated == known or (known.estimated and (stated is None or not stated.is_known)), record
+            told = re.findall(r'"reasoning_tokens"\s*:\s*(\d+)', record.resp)
+            if told and api != "compat.chat":  # some vendors put counts elsewhere, too
+                seen["reasoning"] += int(told[-1]) > 0
+                assert gateway.record.usage is not None
+                assert int(told[-1]) == gateway.record.usage.reasoning_tokens, record
         else:
             seen["not JSON"] += 1
     assert seen["whole"] > 20
+    assert seen["reasoning"] > 5 or api not in ("openai.chat", "openai.responses")
     assert seen["unfinished stream"] + seen["not JSON"] < 10, seen
 
 

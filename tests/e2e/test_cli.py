@@ -12,6 +12,7 @@ import pytest
 
 from tests.gateway_process import ROOT, command, environment, gateway, run_cli, sha256
 from tests.planted import place_of_secrets, planted
+from webhooks.signing import parse_secret
 
 SECRET = planted("key")
 DOCUMENT = f"""\
@@ -201,6 +202,16 @@ def test_a_key_can_be_made_and_a_weak_one_is_refused(tmp_path: Path) -> None:
     status, out, err = run_cli("hash-key", cwd=tmp_path, stdin="short\n")
     assert (1, "") == (status, out)
     assert "at least 16 characters" in err
+
+
+def test_a_secret_for_a_webhook_is_new_each_time_and_signs(tmp_path: Path) -> None:
+    texts = set()
+    for _ in range(2):
+        status, out, err = run_cli("webhook-secret", cwd=tmp_path)
+        assert (0, "") == (status, err)
+        texts.add(out.strip())
+        assert 32 == len(parse_secret(out))
+    assert 2 == len(texts)
 
 
 def test_the_schema_is_current_and_a_stale_one_is_told(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ _STREAMS = (
     b'data: {"model":"m}\n\ndata: {"model":"m"}\n\n',
     b'event: error\ndata: {"error":{"message":"busy","code":"overloaded"}}\n\n',
     b'data:{"model":"m"}\r\rdata:{"model":"m"}\n\rdata: [DONE]',
+    b'data: {"choices":[{"delta":{"content":"hi"}}],"usage":null}\n\n' * 3
+    + b'data: {"choices":[],"usage":{"a":1}}\n\n',
+    b'data: {"type":"x.delta","sequence_number":1,"delta":"hi","obfuscation":"x"}\n\n' * 3,
     b"\xef\xbb\xbfdata: \xff\xfe\n\n\n\n\r\n\r\n",
     b'data: {"model":"m"}\n\n' * 6 + b'data: {"model":"\\u006d","x":{"model":"y"},"model":3}\n\n',
 )
@@ -42,8 +45,10 @@ def _is_readable(stream: bytes) -> bool:
     return True
 
 
-def relayed(parts: Iterable[bytes], dialect: str, model: str | None) -> tuple[bytes, EventRelay]:
-    relay = EventRelay(DIALECTS[dialect], model)
+def relayed(
+    parts: Iterable[bytes], dialect: str, model: str | None, *, unasked: bool = False
+) -> tuple[bytes, EventRelay]:
+    relay = EventRelay(DIALECTS[dialect], model, usage_unasked=unasked)
     return b"".join([relay.feed(part) for part in parts]) + relay.end(), relay
 
 
@@ -57,6 +62,8 @@ def run(data: bytes) -> None:
             assert sent == relayed(pieces(sent, sizes), dialect, None)[0]
             relayed(pieces(sent, sizes), dialect, model)
         return
+    without, _ = relayed(pieces(sent, sizes), dialect, None, unasked=True)
+    assert sent == without if b'"usage"' not in sent else len(sent) >= len(without)
     whole, one = relayed([sent], dialect, model)
     cut, other = relayed(pieces(sent, sizes), dialect, model)
     assert (one.usage, one.ending, one.failure) == (other.usage, other.ending, other.failure)

@@ -247,12 +247,16 @@ def test_a_member_has_no_place_in_what_is_no_object(key: str) -> None:
     [
         ({"data": [], "next_cursor": None}, []),
         (
-            {"data": [{"name": "a", "n": 1, "none": None, "deep": {"x": 1}}, {"name": "bcd", "n": None, "on": True}]},
+            {"data": [{"name": "a", "n": 1, "none": None, "deep": [{"x": 1}]}, {"name": "bcd", "n": None, "on": True}]},
             ["NAME  N  ON", "a     1  -", "bcd   -  yes"],
+        ),
+        (
+            {"data": [{"limit": {"requests": 60, "per": "hour", "usd": None}, "match": {}}, {"limit": None}]},
+            ["LIMIT", "requests 60, per hour", "-"],
         ),
         ({"a": 1, "b": {"c": ["x", "y"], "d": {}}}, ["a    1", "b.c  x, y", "b.d  -"]),
         ({"a": 1, "rows": [{"x": 1}]}, ["a  1", "rows", "  X", "  1"]),
-        ({"mixed": [[1], {"x": 1}]}, ["mixed", "  1", '  {"x":1}']),
+        ({"mixed": [[1], {"x": 1}]}, ["mixed", "  1", "  x 1"]),
         ([{"x": "a\x1b[31mb"}], ["X", "a\\x1b[31mb"]),
         ("text", ["text"]),
     ],

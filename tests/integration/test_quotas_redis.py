@@ -81,7 +81,7 @@ class Stores:
     async def __call__(
         self, observer: Observer | None = None, timeout_seconds: float = 5.0, url: str | None = None, **options: Any
     ) -> RedisStore:
-        channel = Channel(url or self._server.url, timeout_seconds)
+        channel = Channel(lambda: url or self._server.url, timeout_seconds)
         store = RedisStore(channel, SystemClock(), observer=observer, **options)
         await store.start()
         self._ending.push_async_callback(store.close)
@@ -408,7 +408,7 @@ async def test_what_comes_and_goes_while_redis_is_met_is_told_after_it(
             return answers
 
     leases: list[Lease] = []
-    store = RedisStore(Interrupted(server.url, 5.0), SystemClock(), scripts=scripts)
+    store = RedisStore(Interrupted(lambda: server.url, 5.0), SystemClock(), scripts=scripts)
     leases.append(await admitted(store, limits))
     await store.start()
     assert store.up
@@ -435,7 +435,7 @@ async def test_who_finds_too_many_asking_is_counted_here_and_told_to_redis(
 
 async def test_what_is_told_again_is_counted_once(server: redis_server.Redis) -> None:
     calls = Calls(Scripts(), PREFIX, 5000, 10)
-    channel = Channel(server.url, 5.0)
+    channel = Channel(lambda: server.url, 5.0)
     held, requests = of({"concurrency": 9}), of({"requests": 99, "per": "day"})
     debts = {requests.all[0].key: Debt(Window.DAY, int(time.time() * 1000) + 1000, 30, made_up=False)}
     for _ in range(2):
@@ -448,13 +448,13 @@ async def test_what_is_told_again_is_counted_once(server: redis_server.Redis) ->
     (answer,) = await channel.run([calls.admit("second", both := Limits([*held.all, *requests.all]), estimated())])
     decided = decision(both, answer)
     assert decided is not None
-    assert [4, 61] == [*decided.used]
+    assert [4, 61] == [each.used for each in decided.counters]
     await channel.close()
 
 
 async def test_redis_knows_when_months_end(server: redis_server.Redis) -> None:
     asked = script("return string.format('%.0f', window_end(4))", "local now = tonumber(ARGV[1])\n")
-    channel = Channel(server.url, 30.0)
+    channel = Channel(lambda: server.url, 30.0)
     begins = [
         int(datetime.datetime(year, month, 1, tzinfo=datetime.UTC).timestamp()) * 1000
         for year in (*range(1996, 2040), 2099, 2100, 2101, 2400)
@@ -518,12 +518,12 @@ async def test_a_wrong_password_is_said_as_such(server: redis_server.Redis, stor
 
 def test_an_address_that_is_none_is_refused_without_being_repeated() -> None:
     with pytest.raises(UrlFault, match="redis://HOST:PORT/DATABASE") as caught:
-        Channel(f"http://{planted('redis-url')}@host", 1)
+        Channel(lambda: f"http://{planted('redis-url')}@host", 1)
     assert "redis-url" not in str(caught.value)
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_harms_no_other(server: redis_server.Redis) -> None:
-    channel = Channel(server.url, 5.0)
+    channel = Channel(lambda: server.url, 5.0)
     scripts = Scripts()
     run_id = await channel.meet(scripts.all)
     assert run_id is not None
@@ -545,7 +545,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_harms_no_other(server: r
 
 @asynccontextmanager
 async def own_store(heard: Observer, **options: Any) -> AsyncIterator[RedisStore]:
-    store = RedisStore(Channel(os.environ["SLUICE_TEST_REDIS"], 30.0), SystemClock(), observer=heard, **options)
+    store = RedisStore(Channel(lambda: os.environ["SLUICE_TEST_REDIS"], 30.0), SystemClock(), observer=heard, **options)
     await store.start()
     try:
         yield store

@@ -19,17 +19,19 @@ import pytest
 from tests.gateway_process import ACCESS, ADMIN_KEY, ROOT, environment
 from tests.integration.conftest import StartGateway
 from tests.planted import planted
+from tests.webhook_receiver import SECRET
 
 PLACE = Path(__file__).with_name("schemathesis")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 POWER_USER = planted("power-user")
-_ALIKE = ("replaceRoute", "patchRoute", "replaceProvider", "patchProvider")
+_ALIKE = ("replaceRoute", "patchRoute", "replaceProvider", "patchProvider", "replaceWebhook", "patchWebhook")
 """Their bodies have hundreds of boundaries, which are those of what is created."""
 
 _CONFIG = """\
     providers: [{name: echo, type: echo, options: {interval_seconds: 0.001}}]
     model_aliases: [{from: fast, to: echo/echo-small}]
     routes: [{name: first, match: {model: first}, targets: [echo/echo-small]}]
+    webhooks: [{name: ops, url: "http://127.0.0.1:9/", secret: "${env:HOOK_SECRET}", events: [provider.down]}]
 """
 
 
@@ -44,6 +46,8 @@ def _without_sign_in() -> dict[str, Any]:
     """The document, but that it knows of no key: it would try wrong ones, and be locked out."""
     document: dict[str, Any] = json.loads((ROOT / "docs/openapi.json").read_text())
     del document["security"], document["components"]["securitySchemes"]
+    # It has no end (tests/integration/test_events_api.py).
+    del document["paths"]["/api/v1/events"]
     return document
 
 
@@ -60,7 +64,7 @@ def _of_operations(ids: Iterable[str], setting: str) -> str:
 # Thousands of requests; by far the most of the time is the gateway's own.
 @pytest.mark.timeout(120 + 30 * EXAMPLES)
 def test_nothing_is_answered_that_is_not_documented(start_gateway: StartGateway, caller: str, tmp_path: Path) -> None:
-    gateway = start_gateway(_CONFIG, access=_access())
+    gateway = start_gateway(_CONFIG, access=_access(), extra={"HOOK_SECRET": SECRET})
     gateway.expect_log("made a master key")
     key = {"admin": ADMIN_KEY, "token": POWER_USER}.get(caller)
     phases = ["fuzzing"] if caller != "admin" else ["coverage", "fuzzing"]

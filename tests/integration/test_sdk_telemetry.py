@@ -32,6 +32,7 @@ FIELDS = {
     "ttft_seconds",
     "upstream_seconds",
     "usage",
+    "cost_usd",
     "bytes_in",
     "bytes_out",
     "revision",

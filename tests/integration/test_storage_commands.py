@@ -78,6 +78,7 @@ def test_what_is_exported_is_imported_elsewhere_and_for_its_owner_alone(
     status, out, err = sluice(source, "export", "backup")
     assert (0, "") == (status, out)
     assert "exported: 3 audit, 1 changes, " in err
+    assert err.endswith("; without the ledger of requests (--with-usage)\n")
     assert 0o600 == stat.S_IMODE((tmp_path / "backup").stat().st_mode)
     status, out, err = sluice(source, "export")
     assert (0, (tmp_path / "backup").read_text()) == (status, out)

@@ -214,9 +214,10 @@ def _tables(connection: sqlalchemy.Connection) -> dict[str, Any]:
     """All that a database says of its tables."""
     if connection.dialect.name == "sqlite":
         rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")).all()
-        # The order of a table's constraints means nothing.
+        # The order of a table's columns and constraints means nothing; a column that was added later stands behind them.
         return {
-            name: sorted(" ".join(sql.split()).replace("( ", "(").replace(" )", ")").split(", ")) for name, sql in rows
+            name: sorted(" ".join(sql.split()).removesuffix(")").rstrip().replace("( ", "(").split(", "))
+            for name, sql in rows
         }
     found = sqlalchemy.inspect(connection)
     return {

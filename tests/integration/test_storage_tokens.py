@@ -5,13 +5,21 @@ import hashlib
 from typing import Any
 
 import pytest
+import sqlalchemy
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from core.clock import ManualClock
-from storage.database import Database
+from storage.address import parse_address
+from storage.connection import call, transaction
+from storage.database import Database, migrate
+from storage.engines import WRITES, make_engine
 from storage.errors import BadCursor, NameTaken, NotFound, Stale
+from storage.migrations import REVISIONS
 from storage.records import NewToken, StoredToken
+from storage.schema import Migration
 from storage.tokens import TokenStore
+from tests.integration.conftest import NewDatabase, NewUrl
 
 
 @pytest.fixture
@@ -38,6 +46,7 @@ async def test_a_token_comes_back_as_it_was_put_in(store: TokenStore, clock: Man
         metadata={"team": {"deep": [1, 2.5, None, True, "ü"]}, "nul": "\x00"},
         ip_ranges=("10.0.0.0/8", "::1"),
         expires_at=2**53 + 1,
+        limits=({"requests": 60, "per": "minute"}, {"usd": 0.1, "per": "month", "shadow": True}),
     )
     put = await store.insert(full)
     assert put == await store.get("tok_1") == await store.by_name("Straße 1, ünïcode 🦥")
@@ -187,6 +196,54 @@ async def test_successors_have_successors(store: TokenStore, database: Database)
     # One that is in its grace can be revoked by itself.
     await store.revoke("tok_2")
     assert {"tok_1", "tok_3", "tok_4"} == {one.id for one in (await store.all_living()).tokens}
+
+
+async def test_limits_are_set_by_a_patch_and_counted_for_all_successors_together(
+    store: TokenStore, database: Database
+) -> None:
+    put = await store.insert(token(1))
+    assert ((), None) == (put.limits, put.counted_as)
+    limits = ({"requests": 3, "per": "hour"}, {"concurrency": 8})
+    assert limits == (await store.update("tok_1", put.changed, limits=limits)).limits
+    for number in (2, 3):
+        new = await _rotate(store, f"tok_{number - 1}", number, database.now() + 60_000_000)
+        assert (limits, "tok_1") == (new.limits, new.counted_as)
+    assert new == await store.get("tok_3")
+
+
+async def test_tokens_of_the_revision_before_have_no_limits_and_may_be_given_some(
+    kind: str, new_url: NewUrl, new_database: NewDatabase, clock: ManualClock
+) -> None:
+    from alembic import command  # noqa: PLC0415  as large as it is
+
+    from storage.migrations.upgrade import configuration  # noqa: PLC0415  large
+
+    # As a version of the program writes it that knows of no limits; another still does so after the migration.
+    insert = (
+        "INSERT INTO tokens (id, name, sha256, prefix, scope, models, endpoints, metadata, ip_ranges, created_at,"
+        " created_by, changed) VALUES ('{0}', '{0}', :sha256, 'sk-', 'scope_token_user', '[]', '[]', '{{}}', '[]', 1, 'ann', 1)"
+    )
+
+    def before(connection: sqlalchemy.Connection) -> None:
+        settings = configuration()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0003")
+        connection.execute(text(insert.format("tok_old")), {"sha256": digest("old")})
+
+    url = new_url(kind, empty=True)
+    engine = make_engine(parse_address(url))
+    async with transaction(engine, "", {WRITES: True}) as connection:
+        await connection.run(before)
+    await call("", engine.dispose)
+    assert Migration("0003", REVISIONS[-1]) == await migrate(url, clock)
+    database = new_database(kind, url=url)
+    async with database.transaction() as connection:
+        await connection.execute(text(insert.format("tok_beside")), {"sha256": digest("beside")})
+    store = TokenStore(database)
+    found = (await store.list()).entries
+    assert {("tok_old", (), None), ("tok_beside", (), None)} == {(one.id, one.limits, one.counted_as) for one in found}
+    assert ({"concurrency": 1},) == (await store.update("tok_old", 1, limits=({"concurrency": 1},))).limits
+    assert "tok_old" == (await _rotate(store, "tok_old", 2, 0)).counted_as
 
 
 async def test_the_pages_of_a_list_give_every_token_once_newest_first(store: TokenStore, clock: ManualClock) -> None:

@@ -12,6 +12,7 @@ from storage.audit import AuditStore
 from storage.database import Database
 from storage.errors import TransferRefused
 from storage.jobs import JobStore
+from storage.ledger import LedgerStore
 from storage.migrations import REVISIONS
 from storage.models import ModelStore
 from storage.records import NewAuditEntry, NewToken, RevisionMeta, SeenModel
@@ -23,6 +24,7 @@ from storage.webhook_records import OutboxEvent
 from storage.webhooks import WebhookStore
 from tests.databases import KINDS
 from tests.integration.conftest import NewDatabase
+from tests.integration.test_storage_ledger import EMPTY, FULL
 
 FILES = (("config.yaml", b"providers: []\r\n# \xc3\xbc \xff\x00"), ("conf.d/a.yaml", b""))
 
@@ -60,7 +62,7 @@ def token(token_id: str, **more: Any) -> NewToken:
 
 async def fill(database: Database, clock: ManualClock) -> None:
     tokens = TokenStore(database)
-    await tokens.insert(token("tok_z", expires_at=2**62, owner="ann"))
+    await tokens.insert(token("tok_z", expires_at=2**62, owner="ann", limits=({"usd": 0.1, "per": "month"},)))
     for successor in ("tok_b", "tok_a"):
         # Each comes before the one that it names, by its id.
         former = (await tokens.list()).entries[0].id
@@ -89,6 +91,7 @@ async def fill(database: Database, clock: ManualClock) -> None:
     )
     await WebhookStore(database).claim("b", 1, 60)
     await WebhookStore(database).disable("d", b"\xff" * 32)
+    await LedgerStore(database).add([FULL, EMPTY])
 
 
 async def everything(database: Database) -> dict[str, list[dict[str, Any]]]:
@@ -100,9 +103,9 @@ async def everything(database: Database) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-async def exported(database: Database) -> list[bytes]:
+async def exported(database: Database, *, with_usage: bool = True) -> list[bytes]:
     lines: list[bytes] = []
-    rows = await export_all(database, lines.append)
+    rows = await export_all(database, lines.append, with_usage=with_usage)
     assert sum(rows.values()) + 2 == len(lines)
     return lines
 
@@ -125,6 +128,16 @@ async def test_all_of_a_database_comes_to_another(
     verified = await AuditStore(target).verify()
     assert (None, 1203) == (verified.broken, verified.head and verified.head.seq)
     await TokenStore(target).insert(token("tok_new"))
+
+
+async def test_the_ledger_is_left_out_unless_it_is_asked_for(
+    new_database: NewDatabase, clock: ManualClock, kind: str
+) -> None:
+    source, target = new_database(kind), new_database(kind)
+    await fill(source, clock)
+    lines = await exported(source, with_usage=False)
+    assert 0 == (await import_all(target, lines))["ledger"]
+    assert await everything(source) | {"ledger": []} == await everything(target)
 
 
 async def test_an_empty_database_comes_to_another(new_database: NewDatabase, kind: str) -> None:

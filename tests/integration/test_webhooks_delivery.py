@@ -20,6 +20,7 @@ from core.events import (
     RequestStarted,
 )
 from core.secret import Secret
+from core.tasks import Tasks
 from storage.database import Database
 from storage.errors import NotFound
 from storage.records import Page
@@ -30,8 +31,8 @@ from tests.conftest import ExpectLog
 from tests.databases import PostgreSQL
 from tests.integration.conftest import NewDatabase, NewUrl
 from tests.planted import place_of_secrets
-from tests.provider import free_port
-from tests.webhook_receiver import Receiver, cut, first, receiver, silent, slow, status
+from tests.provider import Call, free_port
+from tests.webhook_receiver import SECRET, Receiver, cut, first, receiver, silent, slow, status
 from transport.client import HttpClient
 from transport.messages import ConnectionOptions
 from webhooks.delivery import Limits
@@ -302,6 +303,35 @@ async def test_no_more_are_under_way_than_may_and_connections_are_kept(start: St
         assert 3 >= len(hook.connections)
 
 
+async def test_many_at_a_time_are_begun_one_by_one_so_that_nothing_else_waits_for_them(start: Start) -> None:
+    count, turns = 50, 0
+    begun: list[int] = []
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def read() -> str:
+        begun.append(turns)
+        return SECRET
+
+    async def all_together(hook: Receiver, call: Call) -> None:
+        while hook.most_under_way < count:
+            await asyncio.sleep(0.01)
+        await status(204)(hook, call)
+
+    tasks = Tasks()
+    async with receiver(all_together) as hook:
+        tasks.spawn(turn(), "turns")
+        running = start(hook.endpoint(concurrency=count, secrets=(Secret(read, "counted"),)))
+        running.emit(*numbered(count))
+        await running.until_states(["delivered"] * count)
+        await tasks.cancel()
+    assert count == len(set(begun)) == len(begun)
+
+
 async def test_an_answers_body_is_not_read_to_its_end_and_changes_nothing(start: Start) -> None:
     async def endless(hook: Receiver, call: Any) -> None:
         await call.stream()
@@ -400,6 +430,24 @@ async def test_an_endpoint_that_was_gone_is_told_again_at_another_url(start: Sta
         assert ["heard"] == [payload["data"]["reason"] for _, payload in hook.got]
         with expect_log(r"1 of webhook `ops` \(disabled\)"):
             await running.webhooks.close()
+
+
+async def test_an_endpoint_that_was_gone_before_the_start_is_not_asked_again(
+    start: Start, expect_log: ExpectLog, database: Database
+) -> None:
+    event = OutboxEvent(id="evt_waits", type="gateway.stopping", at=1, payload="{}", webhooks=("ops",))
+    async with receiver() as hook:
+        endpoint = hook.endpoint()
+        store = WebhookStore(database)
+        await store.disable("ops", endpoint.address)
+        await store.add((event,))
+        with expect_log(r"1 of webhook `ops` \(disabled\)"):
+            running = start(endpoint, database=database)
+            # What comes at once does not wait for the first look at what is due.
+            running.webhooks.deliverer.wake(("ops",))
+            await running.until_states(["dead"])
+            await running.until(lambda: running.told.dead)
+        assert [] == hook.got
 
 
 async def test_a_test_tells_what_came_of_it_and_enables_an_endpoint_that_takes_it(

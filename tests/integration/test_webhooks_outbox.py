@@ -121,7 +121,7 @@ async def test_what_must_be_committed_is_in_the_database_when_commit_now_returns
 
 
 def test_events_of_configuration_tokens_and_security_are_committed() -> None:
-    assert ("config.*", "token.*", "auth.*", "secret.*") == COMMITTED
+    assert ("config.*", "token.*", "auth.*", "secret.*", "credential.rejected", "credential.refresh*") == COMMITTED
 
 
 async def test_what_nobody_wants_is_not_kept_and_opens_no_database(

@@ -16,7 +16,7 @@ from access.quotas.amounts import NOTHING, Amounts, Metric, estimated, used
 from access.quotas.channel import Channel
 from access.quotas.limits import Limits, Scope, ScopeKind, Terms, limit
 from access.quotas.memory import MemoryStore
-from access.quotas.outcomes import Admission, Lease, Refused
+from access.quotas.outcomes import Admission, Lease, Refused, Unavailable
 from access.quotas.redis import RedisStore
 from access.quotas.scripts import Scripts
 from access.quotas.windows import Window
@@ -213,7 +213,11 @@ async def decide_alike(server: redis_server.Redis, steps: list[Step]) -> None:
     server.set_clock(START)
     memory = MemoryStore(clock, most_made_up=2)
     redis = RedisStore(
-        Channel(server.url, 10.0), clock, scripts=Scripts(redis_server.PAUSED_CLOCK), lease_seconds=1e9, most_made_up=2
+        Channel(lambda: server.url, 10.0),
+        clock,
+        scripts=Scripts(redis_server.PAUSED_CLOCK),
+        lease_seconds=1e9,
+        most_made_up=2,
     )
     await redis.start()
     nobody = Limits([limit(Terms(Metric.CONCURRENCY, None, 1000), Scope(((ScopeKind.OWNER, "nobody"),)))])
@@ -238,6 +242,8 @@ async def decide_alike(server: redis_server.Redis, steps: list[Step]) -> None:
 
 
 def plain(outcome: Admission) -> object:
+    assert not isinstance(outcome, Unavailable)
+    counters = [(each.key, each.end, each.used) for each in outcome.counters]
     if isinstance(outcome, Lease):
-        return [*outcome.keys], [*outcome.ends], [*outcome.used], outcome.now
-    return outcome
+        return counters, outcome.now
+    return counters, outcome.now, outcome.limit, outcome.used, outcome.reset_seconds, outcome.retry_after_seconds

@@ -29,7 +29,10 @@ endings = st.builds(
     method=st.just("POST"),
     endpoint=names,
     status=st.sampled_from([0, 99, 200, 429, 499, 599, 600]),
+    dialect=st.just("openai-chat"),
     token=st.none() | names,
+    token_id=st.none(),
+    owner=st.none(),
     remote_ip=st.just("192.0.2.1"),
     requested_model=st.none(),
     route=st.none() | names,
@@ -43,7 +46,8 @@ endings = st.builds(
     overhead_seconds=seconds,
     ttft_seconds=st.none() | seconds,
     upstream_seconds=st.none() | seconds,
-    usage=st.none() | st.builds(Usage, tokens, tokens, st.just(0) | tokens),
+    usage=st.none() | st.builds(Usage, tokens, tokens, st.just(0) | tokens, st.just(0) | tokens),
+    cost_nano_usd=st.none() | tokens,
     revision=st.just("abc"),
     bytes_in=st.just(1),
     bytes_out=st.just(1),
@@ -63,6 +67,8 @@ class Direct:
         self.input = made(Counter, registry.INPUT_TOKENS)
         self.output = made(Counter, registry.OUTPUT_TOKENS)
         self.cached = made(Counter, registry.CACHED_TOKENS)
+        self.reasoning = made(Counter, registry.REASONING_TOKENS)
+        self.cost, self.unpriced = made(Counter, registry.COST), made(Counter, registry.UNPRICED)
         self.duration, self.overhead, self.ttft, self.upstream = (
             made(Histogram, metric, buckets=metric.buckets)
             for metric in (registry.REQUEST_DURATION, registry.OVERHEAD, registry.TTFT, registry.UPSTREAM_DURATION)
@@ -87,6 +93,12 @@ class Direct:
             self.output.labels(provider, model, token).inc(event.usage.output_tokens)
             if event.usage.cached_tokens:
                 self.cached.labels(provider, model, token).inc(event.usage.cached_tokens)
+            if event.usage.reasoning_tokens:
+                self.reasoning.labels(provider, model, token).inc(event.usage.reasoning_tokens)
+            if event.cost_nano_usd is None:
+                self.unpriced.labels(provider, model).inc()
+        if event.cost_nano_usd is not None:
+            self.cost.labels(provider, model).inc(event.cost_nano_usd / 1e9)
 
 
 def samples(own: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

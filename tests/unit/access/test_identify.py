@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 
+import argon2
 import pytest
 
 from access.admin_key import AdminKeys
@@ -120,3 +121,24 @@ async def test_the_data_plane_knows_no_admin_key(admin_keys: _AdminKeys) -> None
     with pytest.raises(Unauthenticated):
         caller(Headers([("x-api-key", "the admin key")]), INDEX, "192.0.2.1", NOW)
     assert [] == admin_keys.asked
+
+
+async def test_whoever_was_let_in_is_looked_at_again_at_no_cost() -> None:
+    keys = AdminKeys(ManualClock())
+    key, hashed = "an admin key of the tests", argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash
+    secret, now = Secret.literal(hashed(key)), [NOW]
+    expiring = TokenIndex((Token(name="team", sha256=digest(TEXT), expires_at="2023-11-14T22:13:21Z"),))
+    identifier = Identifier(expiring, keys, secret, lambda: now[0])
+    admin, token = Headers([("x-api-key", key)]), Headers([("x-api-key", TEXT)])
+    assert None is identifier.still(admin, "192.0.2.1")
+    assert AdminKey() == await identifier.manager(admin, "192.0.2.1") == identifier.still(admin, "192.0.2.1")
+    # The key has another hash by now, or there is none.
+    for changed in (Secret.literal(hashed("another admin key")), None):
+        assert None is Identifier(INDEX, keys, changed, lambda: NOW).still(admin, "192.0.2.1")
+    known = identifier.still(token, "192.0.2.1")
+    assert known is not None
+    assert "team" == known.name
+    assert None is Identifier(TokenIndex(()), keys, secret, lambda: NOW).still(token, "192.0.2.1")
+    now[0] += 2
+    assert None is identifier.still(token, "192.0.2.1")
+    keys.close()

@@ -13,6 +13,12 @@ from access.identify import caller
 from access.issued import IssuedTokens, api_token
 from access.lookup import TokenTable
 from access.permissions import require_usable
+from access.quotas.amounts import ONE, Metric
+from access.quotas.counters import Counters
+from access.quotas.limits import Terms
+from access.quotas.outcomes import Refused
+from access.quotas.rules import Rules, Subject
+from access.quotas.windows import Window
 from access.tokens import RANDOM_BYTES, TokenIndex, digest, new_token
 from config.schema import Token
 from core.errors import AddressNotAllowed, TokensNotLoaded, Unauthenticated
@@ -169,6 +175,29 @@ def test_what_cannot_be_understood_opens_nothing(expect_log: ExpectLog) -> None:
     with expect_log("`tok_0` has the unknown scope `scope_of_tomorrow`", logging.ERROR):
         assert Scope.USER is api_token(stored(0, scope="scope_of_tomorrow")).scope
     assert frozenset({Grant.INFERENCE}) == api_token(stored(0, endpoints=("inference", "of_tomorrow"))).grants
+
+
+def test_a_token_brings_its_limits_and_its_successors_count_with_it() -> None:
+    entries = ({"requests": 60, "per": "minute"}, {"usd": 0.5, "per": "day", "shadow": True})
+    first, successor = api_token(stored(1, limits=entries)), api_token(stored(2, limits=entries, counted_as="tok_1"))
+    assert (
+        Terms(Metric.REQUESTS, Window.MINUTE, 60),
+        Terms(Metric.USD, Window.DAY, 500_000_000, shadow=True),
+    ) == first.limits
+    assert first.limits is successor.limits, "so that equal limits are in memory once"
+    assert ("api:tok_1", "api:tok_1") == (first.counted_as, successor.counted_as)
+    assert () == api_token(stored(3)).limits
+
+
+@pytest.mark.parametrize(
+    "entry", [{"requests": 60, "per": "fortnight"}, {"requests": 60, "per": "day", "burst": 7}, {}]
+)
+def test_a_limit_that_cannot_be_understood_admits_nothing(entry: dict[str, Any], expect_log: ExpectLog) -> None:
+    entries = ({"requests": 60, "per": "minute"}, entry)
+    with expect_log("a token in the database is admitted to nothing, as a limit of it cannot be understood"):
+        token = api_token(stored(1, limits=entries))
+    limits = Rules().for_request(Subject(token.name), token.limits, token.counted_as)
+    assert isinstance(Counters().admit(limits, ONE, AT), Refused)
 
 
 def test_equal_models_are_compiled_once_for_all_tokens_and_only_when_asked() -> None:

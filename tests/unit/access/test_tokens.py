@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from access.quotas.amounts import Metric
+from access.quotas.limits import Terms
+from access.quotas.windows import Window
 from access.tokens import PREFIX, RANDOM_BYTES, TokenIndex, digest, looks_like_token, looks_valid, new_token
 from config.faults import ConfigFaults, render_path
-from config.schema import Token
+from config.schema import Limit, Token
 from core.identity import Grant, Scope
 
 TEXT = new_token(bytes(range(RANDOM_BYTES)))
@@ -120,6 +123,23 @@ def test_a_metrics_token_opens_no_endpoint() -> None:
     assert frozenset() == found.grants
 
 
+def test_a_token_brings_its_limits_as_one_object_and_the_name_that_they_are_counted_by() -> None:
+    limits = Limit(requests=60, per="minute"), Limit(usd=20, per="month", shadow=True), Limit(concurrency=8)
+    index = TokenIndex((declared(limits=limits), declared("two", "other")))
+    found, other = index.find(TEXT), index.find("other")
+    assert found is not None
+    assert other is not None
+    assert (
+        Terms(Metric.REQUESTS, Window.MINUTE, 60),
+        Terms(Metric.USD, Window.MONTH, 20_000_000_000, shadow=True),
+        Terms(Metric.CONCURRENCY, None, 8),
+    ) == found.limits
+    assert ("file:team", "file:two", ()) == (found.counted_as, other.counted_as, other.limits)
+    again = index.find(TEXT)
+    assert again is not None
+    assert found.limits is again.limits
+
+
 def test_nothing_of_a_token_is_shown_by_the_index() -> None:
     assert "TokenIndex(1 tokens)" == repr(TokenIndex((declared(),)))
 
@@ -146,6 +166,11 @@ def test_every_fault_of_every_token_is_reported_at_once() -> None:
         declared("two", "other", scope="scope_token_usr", endpoints=("inference", "file")),
         declared("three", "another", scope="scope_token_admin"),
         declared("four", "yet another", scope="scope_metrics", models=("*",)),
+        declared(
+            "five",
+            "the last",
+            limits=(Limit(requests=1, per="day"), Limit(requests=1), Limit(per="day"), Limit(concurrency=1, per="day")),
+        ),
     )
     assert [
         "tokens[1].name",
@@ -155,12 +180,17 @@ def test_every_fault_of_every_token_is_reported_at_once() -> None:
         "tokens[2].endpoints[1]",
         "tokens[3].scope",
         "tokens[4].models",
+        "tokens[5].limits[1].per",
+        "tokens[5].limits[2]",
+        "tokens[5].limits[3].per",
     ] == [path for path, _ in reported]
     messages = dict(reported)
     assert "the same token as tokens[0]" in messages["tokens[1].sha256"]
     assert "did you mean `scope_token_user`?" in messages["tokens[2].scope"]
     assert "did you mean `files`?" in messages["tokens[2].endpoints[1]"]
     assert "can be given to no token" in messages["tokens[3].scope"]
+    assert "`requests` takes a `per`, one of `minute`" in messages["tokens[5].limits[1].per"]
+    assert "leave `per` out" in messages["tokens[5].limits[3].per"]
 
 
 @pytest.mark.parametrize("scope", ["scope_token_manager", "scope_token_admin"])

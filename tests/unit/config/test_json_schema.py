@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -20,8 +22,25 @@ from config.json_schema import (
     shape,
 )
 from config.load import load
-from config.schema import Config, Management, MetricsSettings, Server, Storage, Telemetry
+from config.schema import (
+    Config,
+    Limit,
+    LimitMatch,
+    Management,
+    MetricsSettings,
+    Price,
+    Quotas,
+    Redis,
+    Server,
+    Storage,
+    Telemetry,
+    Usage,
+    Webhook,
+    WebhookDelivery,
+    WebhookTls,
+)
 from config.starter import starter_config
+from config.substitute import Resolved
 from config.validation import validate
 from core.secret import Secret
 
@@ -48,7 +67,8 @@ def test_every_rule_of_the_schema_has_a_wording() -> None:
         and not key.startswith("x-")
     }
     worded = {"type", "enum", "required", "additionalProperties", "anyOf", "pattern"}
-    worded |= {"minimum", "maximum", "exclusiveMinimum", "minItems", "minLength", "maxLength"}
+    worded |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems"}
+    worded |= {"minLength", "maxLength"}
     assert rules <= worded
 
 
@@ -113,7 +133,7 @@ def test_a_secret_that_is_read_again_has_not_changed() -> None:
 
 def test_the_example_loads_with_the_example_environment() -> None:
     loaded = load(EXAMPLE, parse_env_file(ENV_EXAMPLE.read_bytes(), ".env.example"))
-    assert [("webhooks",)] == [notice.path for notice in loaded.notices]
+    assert () == loaded.notices
     assert None is loaded.config.management.admin_key_hash
 
 
@@ -122,6 +142,24 @@ def test_the_example_mentions_every_key() -> None:
     document = parse(EXAMPLE.read_bytes().replace(b"#: ", b""), "config.example.yaml")
     every = {(name, key) for name, definition in DEFINITIONS.items() for key in definition["properties"]}
     assert set() == every - set(_used(document.value, json_schema()))
+
+
+def test_each_key_of_limits_prices_usage_and_webhooks_has_an_example_in_the_docs() -> None:
+    used: set[tuple[str, str]] = set()
+    for page in ("limits", "prices", "usage", "webhooks"):
+        for text in re.findall(
+            r"^```yaml\n(.*?)^```$", (ROOT / f"docs/{page}.md").read_text(), re.MULTILINE | re.DOTALL
+        ):
+            document = parse(text.encode(), f"docs/{page}.md")
+            assert [] == validate(cast(Resolved, document.value), document.place, {}), text
+            used |= set(_used(document.value, json_schema()))
+    # A shared limit has the keys of a limit.
+    used |= {("Limit", key) for section, key in used if section == "SharedLimit"}
+    sections = (Limit, LimitMatch, Quotas, Redis, Price, Usage, Webhook, WebhookTls, WebhookDelivery)
+    every = {(each.__name__, key) for each in sections for key in DEFINITIONS[each.__name__]["properties"]}
+    every |= {("Provider", "limits"), ("Provider", "include_usage"), ("Credential", "limits"), ("Token", "limits")}
+    every |= {("SharedLimit", "match"), ("SharedLimit", "each")}
+    assert set() == every - used
 
 
 def test_the_environment_example_names_what_the_example_refers_to() -> None:

@@ -1,6 +1,7 @@
 """From files to a frozen Config."""
 
 import asyncio
+import gc
 import hashlib
 import os
 import time
@@ -258,12 +259,23 @@ def test_a_literal_secret_loads_with_a_notice(write: Write, planted_secret: str)
     assert planted_secret not in repr(loaded.config)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://127.0.0.1:6379/0", False),
+        ("unix:///run/redis.sock", False),
+        ("redis://:a@127.0.0.1:6379/0", True),
+        ("redis://127.0.0.1:6379/0?password=a", True),
+    ],
+)
+def test_an_address_is_a_secret_where_somebody_signs_in_by_it(write: Write, url: str, told: bool) -> None:
+    notices = load(write(f"redis: {{url: '{url}'}}"), {}).notices
+    assert told is (("redis", "url") in [notice.path for notice in notices])
+
+
 def test_what_is_accepted_without_effect_has_a_notice(write: Write) -> None:
-    loaded = load(write("webhooks: [{name: w, url: 'https://x'}]"), {})
-    none = [("providers",), ("tokens",)]
-    assert [*none, ("webhooks",)] == [notice.path for notice in loaded.notices]
-    empty = load(write("webhooks: []"), {})
-    assert none == [notice.path for notice in empty.notices]
+    loaded = load(write("webhooks: []"), {})
+    assert [("providers",), ("tokens",)] == [notice.path for notice in loaded.notices]
 
 
 def test_a_secret_is_never_compared_or_shown_through_the_config(write: Write) -> None:
@@ -300,6 +312,9 @@ async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_th
         with brief_pauses():
             return load(path, {"KEY": "k"})
 
+    # What the tests before have left is no part of it: a full collection would go through all of it.
+    gc.collect()
+    gc.freeze()
     worst = []
     for _ in range(3):  # the best of three: a busy machine delays every program on it
         lags = [0.0]
@@ -310,6 +325,7 @@ async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_th
             lags.append(time.perf_counter() - began - 0.001)
         assert 1000 == len((await loading).config.routes)
         worst.append(max(lags))
+    gc.unfreeze()
     assert min(worst) < 0.020
 
 

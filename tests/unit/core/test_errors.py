@@ -12,6 +12,7 @@ from core.errors import (
     ConnectTimeout,
     ContentRefused,
     ContextExceeded,
+    CredentialLimited,
     CredentialsRejected,
     Delivered,
     GatewayError,
@@ -19,6 +20,7 @@ from core.errors import (
     MethodNotAllowed,
     PrivateAddressRefused,
     RetryScope,
+    TargetLimited,
     UpstreamAnswered,
     UpstreamError,
     UpstreamErrorEvent,
@@ -84,7 +86,15 @@ def test_every_class_says_all_that_is_asked_of_it(kind: type[GatewayError]) -> N
     if isinstance(error, UpstreamError):
         assert isinstance(kind.retry, RetryScope)  # type: ignore[attr-defined]  # of the one kind
         assert kind.fallback in ("error", "context", "content")  # type: ignore[attr-defined]  # of the one kind
-        undelivered = (ConnectFailed, ConnectTimeout, PrivateAddressRefused, CredentialsRejected, UpstreamRateLimited)
+        undelivered = (
+            ConnectFailed,
+            ConnectTimeout,
+            PrivateAddressRefused,
+            CredentialsRejected,
+            UpstreamRateLimited,
+            TargetLimited,
+            CredentialLimited,
+        )
         assert (Delivered.NO if kind in undelivered else Delivered.MAYBE) is error.delivered
 
 

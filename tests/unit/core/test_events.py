@@ -16,6 +16,7 @@ VALUES: dict[object, object] = {
     bool: True,
     str | None: None,
     float | None: 0.5,
+    int | None: None,
     Usage | None: Usage(1, 2, 3),
     tuple[str, ...]: ("a", "b"),
 }
@@ -76,6 +77,22 @@ def test_an_observer_is_told_of_what_it_subscribed_to_alone() -> None:
         ("all", applied),
         ("all", unlisted),
     ] == told
+
+
+def test_an_observer_is_told_no_more_of_what_it_has_given_up() -> None:
+    told: list[tuple[str, Event]] = []
+
+    def observe(event: Event) -> None:
+        told.append(("one", event))
+
+    events = Events()
+    events.subscribe(observe, ConfigApplied, RequestStarted)
+    events.subscribe(lambda event: told.append(("other", event)), RequestStarted)
+    events.unsubscribe(observe, RequestStarted)
+    started, applied = RequestStarted(endpoint="chat"), made(ConfigApplied)
+    for event in (started, applied):
+        events.emit(event)
+    assert [("other", started), ("one", applied)] == told
 
 
 def test_an_observer_that_fails_is_logged_and_harms_nobody(expect_log: Any) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.events import AttemptFailed, ConfigApplied, Event, TargetCooled
+from core.events import AttemptFailed, ConfigApplied, CredentialCooled, Event, TargetCooled
 from gateway.attempt_log import log_attempts
 
 
@@ -19,9 +19,11 @@ def failed(credential: str | None) -> AttemptFailed:
     )
 
 
-def cooled(model_label: str | None, credential: str | None) -> TargetCooled:
-    return TargetCooled(
-        provider="cloud", model_label=model_label, credential=credential, reason="rate_limit", seconds=12.34
+def cooled(model_label: str | None, credential: str | None) -> TargetCooled | CredentialCooled:
+    if credential is None:
+        return TargetCooled(provider="cloud", model_label=model_label, reason="rate_limit", seconds=12.34)
+    return CredentialCooled(
+        provider="cloud", credential=credential, model_label=model_label, reason="rate_limit", seconds=12.34
     )
 
 

@@ -10,6 +10,7 @@ from config.load import load
 from gateway.build import build
 from gateway.pauses import brief_pauses, take_apart
 from gateway.resources import Resources
+from tests.webhook_receiver import SECRET
 
 
 def settings() -> tuple[float, tuple[int, int, int]]:
@@ -47,10 +48,11 @@ async def test_a_generation_leaves_nothing_for_the_garbage_collector(tmp_path: P
         "providers: [{name: echo, type: echo, models: ['echo-*']}]\n"
         "model_aliases: [{from: fast, to: echo/echo-small}]\n"
         "routes: [{name: r, match: {model: 'a-*'}, targets: [echo/a, {to: echo/b, weight: 2}], strategy: weighted}]\n"
+        "webhooks: [{name: w, url: 'https://h', secret: '${env:HOOK}', events: ['config.*'], match: {trigger: a}}]\n"
     )
     resources = Resources({})
     try:
-        generation = build(load(path, {}), resources)
+        generation = build(load(path, {"HOOK": SECRET}), resources)
         # Until nothing of other tests is left: what a finalizer drops may be a circle too.
         while gc.collect():
             pass

@@ -25,11 +25,14 @@ from management.dependencies import (
     Dependencies,
     Health,
     IssuedTokensStatus,
+    LedgerStatus,
     ProviderStatus,
+    QuotasStatus,
     ReloadStatus,
     StaleSecret,
     StorageStatus,
     View,
+    WebhooksStatus,
 )
 from management.editing.editor import Refused, Reloaded
 from management.routes import build_application
@@ -39,9 +42,14 @@ from storage.records import AuditEntry, AuditFilter, NewAuditEntry, Page
 from tests.openapi_answers import check_answer
 from tests.planted import search
 from tests.unit.management.editor_stand_in import DocumentInMemory, SealingStandIn
+from tests.unit.management.event_stand_in import EventsStandIn
+from tests.unit.management.limit_stand_in import Limits
+from tests.unit.management.price_stand_in import Prices
 from tests.unit.management.provider_stand_in import Providers
 from tests.unit.management.routing_stand_in import Routing
 from tests.unit.management.token_stand_in import Tokens
+from tests.unit.management.usage_stand_in import UsageInMemory
+from tests.unit.management.webhook_stand_in import WebhooksStandIn
 from transport.server import ServerLimits
 
 CALLERS: dict[str, AuthContext] = {
@@ -65,11 +73,18 @@ class Gateway:
     """What the audit was told."""
     audit_is_full: bool = False
     audit_waits: int = 0
+    settled: int = 0
+    """How often events were waited for."""
     """So many entries are not in the list yet."""
     wanted: list[AuditFilter | None] = field(default_factory=list)
     """What the audit was asked for."""
     providers: Providers = field(default_factory=Providers)
+    prices: Prices = field(default_factory=Prices)
     tokens: Tokens = field(default_factory=Tokens)
+    usage: UsageInMemory = field(default_factory=UsageInMemory)
+    events: EventsStandIn = field(default_factory=EventsStandIn)
+    limits: Limits = field(default_factory=Limits)
+    webhooks: WebhooksStandIn = field(default_factory=WebhooksStandIn)
     settings: dict[str, SettingShown] = field(default_factory=dict)
 
     editor: DocumentInMemory = field(init=False)
@@ -94,6 +109,9 @@ class Gateway:
             raise Unauthenticated("The API key is not known.")
         return CALLERS[key]
 
+    def still(self, headers: Headers, address: str) -> AuthContext | None:
+        return CALLERS.get((headers.get("authorization") or "").removeprefix("Bearer "))
+
     async def reload(self, trigger: str, _author: Author) -> Reloaded | Refused:
         self.triggers.append(trigger)
         if isinstance(self.outcome, Exception):
@@ -109,6 +127,10 @@ class Gateway:
 
     async def waiting(self) -> int:
         return self.audit_waits
+
+    async def settle_events(self) -> bool:
+        self.settled += 1
+        return True
 
     async def list(
         self, wanted: AuditFilter | None = None, *, cursor: str | None = None, limit: int = 100
@@ -140,6 +162,11 @@ class Gateway:
             stale_secrets=(StaleSecret(reference="${vault:a/b#c}", reason="sealed", since=at),),
             issued_tokens=IssuedTokensStatus(count=7, loaded=True, stale_since=None),
             storage=StorageStatus(state="unavailable", reason="unreachable", since=at, waiting=1, spooled=2),
+            ledger=LedgerStatus(state="unavailable", reason="full", since=at, waiting=1, spooled=2, lost=3),
+            webhooks=WebhooksStatus(
+                failing=("ops",), disabled=("gone",), waiting=1, spooled=2, waits_for_database=True
+            ),
+            quotas=QuotasStatus(store="redis", up=False, reason="slow", since=at, waiting=3),
         )
 
     def dependencies(self) -> Dependencies:
@@ -154,8 +181,14 @@ class Gateway:
             audit=self,
             clock=SystemClock(),
             providers=self.providers,
+            prices=self.prices,
             tokens=self.tokens,
+            webhooks=self.webhooks,
+            limits=self.limits,
+            usage=self.usage,
+            events=self.events,
             settings=lambda: self.settings,
+            settle_events=self.settle_events,
             render_metrics=lambda: ("text/plain; version=1.0.0; charset=utf-8", b"sluice_requests_total 1.0\n"),
         )
 

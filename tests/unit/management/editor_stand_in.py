@@ -39,6 +39,7 @@ from storage.records import Page, StoredRevision
 from tests.planted import planted_key
 
 _MASTER_KEY = base64.b64encode(planted_key("master-key")).decode()
+_HOOK_SECRET = "whsec_" + base64.b64encode(planted_key("hook-secret")).decode()
 
 ROOT = Path("/etc/sluice/config.yaml")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -221,7 +222,7 @@ def load_files(files: Files) -> LoadedConfig:
     Raises:
         ConfigFaults: it cannot be put in force.
     """
-    return load(ROOT, {"SLUICE_MASTER_KEY": _MASTER_KEY}, copy=files)
+    return load(ROOT, {"SLUICE_MASTER_KEY": _MASTER_KEY, "HOOK_SECRET": _HOOK_SECRET}, copy=files)
 
 
 def _config(files: Files) -> Config:

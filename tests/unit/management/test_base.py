@@ -364,3 +364,21 @@ def test_a_request_is_logged_by_the_names_of_its_handler_and_caller(
     assert len(long) < 500
     assert health.startswith("GET HealthReport 200 by token-power_user in ")
     assert unknown.startswith("GET UnknownPath 401 by anonymous in ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "who", "status", "settled"),
+    [
+        ("GET", "/api/v1/health", "admin", 200, 0),
+        (*RELOAD, "admin", 200, 1),
+        # Also where there is nothing to be audited.
+        ("POST", "/api/v1/config/validate", "admin", 200, 1),
+        # Strangers change nothing, but their addresses may be locked out.
+        ("GET", "/api/v1/health", "stranger", 401, 1),
+    ],
+)
+def test_an_answer_waits_for_the_events_of_what_was_done(
+    call: Call, gateway: Any, method: str, path: str, who: str, status: int, settled: int
+) -> None:
+    assert status == call(method, path, who).status
+    assert settled == gateway.settled

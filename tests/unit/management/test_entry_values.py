@@ -24,6 +24,7 @@ from management.secrets.entry_values import (
     to_document,
 )
 from management.secrets.secret_places import render_place
+from management.webhook_entries import NewWebhook, WebhookGiven, WebhookPatch, WebhookShown
 
 SEALED = "${sealed:k1:c2VhbGVk}"
 
@@ -239,6 +240,7 @@ TYPES: dict[str, tuple[type[NewEntry], type[EntryGiven], type[EntryPatch], type[
     "provider": (NewProvider, ProviderGiven, ProviderPatch, ProviderShown),
     "alias": (NewAlias, AliasGiven, AliasPatch, AliasShown),
     "route": (NewRoute, RouteGiven, RoutePatch, RouteShown),
+    "webhook": (NewWebhook, WebhookGiven, WebhookPatch, WebhookShown),
 }
 
 

@@ -65,6 +65,10 @@ def provider(document: Document, name: str) -> Document:
     return next(each for each in document["providers"] if each["name"] == name)
 
 
+def hook(**fields: Any) -> Edit:
+    return lambda document: document["webhooks"][0].update(fields)
+
+
 def put(name: str, /, **fields: Any) -> Edit:
     return lambda document: provider(document, name).update(fields)
 
@@ -152,10 +156,17 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         put("other", proxy_url="http://evil:1", credentials=[]),
         SECRET,
     ),
-    "a webhook's other address": (
-        lambda document: document["webhooks"][0].update(url="https://evil"),
+    "a webhook's other address": (hook(url="https://evil"), "config_error-secret_required"),
+    "a webhook's other authorities": (hook(tls={"ca": "evil.pem"}), "config_error-secret_required"),
+    "a webhook's other address, and its secret a former one": (
+        hook(url="https://evil", secret="${env:LLM_A}", former_secrets=["${env:HOOK}"]),
         "config_error-secret_required",
     ),
+    "a webhook's secret at another webhook": (
+        lambda document: document["webhooks"].append({"name": "b", "url": "https://evil", "secret": "${env:HOOK}"}),
+        REFERENCE,
+    ),
+    "a webhook's secret in its address": (hook(url="https://hooks/${env:HOOK}"), "config_error-secret_required"),
     # By names.
     "names swapped": (swap_names, REFERENCE),
     "renamed": (put("openai", name="renamed"), REFERENCE),
@@ -223,6 +234,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
 }
 
 ALLOWED: dict[str, Edit] = {
+    "a webhook's secret as a former one": hook(secret="${env:LLM_A}", former_secrets=["${env:HOOK}"]),
     "nothing": lambda _: None,
     "another order": lambda document: document["providers"].reverse(),
     "another order of credentials": lambda document: provider(document, "openai")["credentials"].reverse(),

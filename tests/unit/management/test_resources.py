@@ -45,6 +45,28 @@ def test_health_shows_the_revision_and_what_is_out_of_rotation(call: Call) -> No
             "waiting": 1,
             "spooled": 2,
         },
+        "ledger": {
+            "state": "unavailable",
+            "reason": "full",
+            "since": "2026-01-02T03:04:05Z",
+            "waiting": 1,
+            "spooled": 2,
+            "lost": 3,
+        },
+        "webhooks": {
+            "failing": ["ops"],
+            "disabled": ["gone"],
+            "waiting": 1,
+            "spooled": 2,
+            "waits_for_database": True,
+        },
+        "quotas": {
+            "store": "redis",
+            "up": False,
+            "reason": "slow",
+            "since": "2026-01-02T03:04:05Z",
+            "waiting": 3,
+        },
     } == call("GET", "/api/v1/health", "admin").json
 
 

@@ -117,6 +117,28 @@ def test_addresses_are_shown_without_what_is_secret_in_them(address: str) -> Non
     assert {"providers": [{"base_url": ADDRESSES[address]}]} == found
 
 
+HOOKS = {
+    "https://host": "https://host",
+    "https://host/": "https://host/",
+    "https://host:8443/sk/sk": "https://host:8443/${kept}",
+    "https://u:sk@host/sk?a=sk#sk": "https://${kept}@host/${kept}?a=${kept}#${kept}",
+    "https://host/${env:PATH}/${env:B}": "https://host/${env:PATH}/${env:B}",
+    "https://host/sk/${env:PATH}": "https://host/${kept}",
+    "https://host/${env:PATH:-sk}": "https://host/${kept}",
+    "${env:HOOK:-https://host/sk}": "${env:HOOK:-https://host/${kept}}",
+    "https://host\\sk": "https://host\\${kept}",
+    "https://us:s/k@host/sk": "https://${kept}",
+    "host/sk": "host/${kept}",
+}
+
+
+@pytest.mark.parametrize("address", HOOKS)
+def test_the_path_of_a_webhooks_address_may_be_all_that_opens_it(address: str) -> None:
+    found = shown_values({"webhooks": [{"url": address}]})
+
+    assert {"webhooks": [{"url": HOOKS[address]}]} == found
+
+
 @pytest.mark.parametrize(
     ("path", "value", "shown"),
     [

@@ -56,6 +56,7 @@ def test_a_token_is_made_and_its_text_shown_this_once(send: Call, tokens: Tokens
         "expires_at": "2099-01-31T13:00:00+01:00",
         "ip_ranges": ["10.0.0.0/8"],
         "metadata": {"cost centre": "42"},
+        "limits": [{"requests": 60, "per": "minute"}, {"usd": 0.5, "per": "month", "shadow": True}, {"concurrency": 8}],
     }
     answer = send("POST", "", body)
     assert 201 == answer.status
@@ -109,6 +110,7 @@ def test_what_is_not_named_is_not_open(make: Callable[..., Made]) -> None:
         ({"name": "a", "endpoints": ["all"]}, 400, "request_error-invalid_body", "$.endpoints"),
         ({"name": "a", "expires_at": "2099-01-31T12:00:00"}, 400, "request_error-invalid_body", "$.expires_at"),
         ({"name": "a", "models": ["m"] * 257}, 400, "request_error-invalid_body", "$.models"),
+        ({"name": "a", "models": ["m", 3, "n", 4]}, 400, "request_error-invalid_body", "`$.models[1]`"),
         ({"name": "a", "metadata": {"k": 1}}, 400, "request_error-invalid_body", "$.metadata"),
         ({"name": "a", "metadata": {"k" * 65: ""}}, 400, "request_error-invalid_body", "$.metadata"),
         ({"name": "a", "metadata": {"k": "v" * 513}}, 400, "request_error-invalid_body", "$.metadata"),

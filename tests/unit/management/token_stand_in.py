@@ -69,6 +69,10 @@ class Tokens:
         )
         return self._keep(msgspec.structs.replace(new, created_by=author.name))
 
+    def change(self, token_id: str, **values: Any) -> None:
+        """As another version of the program may write it."""
+        self.stored[token_id] = msgspec.structs.replace(self.stored[token_id], **values)
+
     def _living(self, token_id: str, expected: int | None) -> StoredToken:
         found = self.stored.get(token_id)
         if found is None or found.revoked_at is not None:

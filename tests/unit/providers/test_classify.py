@@ -93,6 +93,8 @@ def test_the_message_names_status_and_code_and_nothing_of_the_providers_prose() 
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "yesterday"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
         ({"retry-after": "later", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": f"Wed, 21 Oct 2015 07:28:30 +{'9' * 20}", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": f"Wed, 21 Oct 2015 07:28:00 +{'9' * 11}"}, None),
         ({"retry-after": "-5"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "9" * 400}, None),

@@ -108,6 +108,11 @@ COUNTS = [
     (CHAT, b'{"prompt_tokens":99999999999999999999999}', Usage()),
     (RESPONSES, b'{"input_tokens":1,"output_tokens":2,"input_tokens_details":{"cached_tokens":1}}', Usage(1, 2, 1)),
     (RESPONSES, b'{"input_tokens":1,"input_tokens_details":[]}', Usage(1, 0, 0)),
+    (CHAT, b'{"completion_tokens":9,"completion_tokens_details":{"reasoning_tokens":8}}', Usage(0, 9, 0, 8)),
+    (RESPONSES, b'{"output_tokens":9,"output_tokens_details":{"reasoning_tokens":8}}', Usage(0, 9, 0, 8)),
+    (CHAT, b'{"prompt_tokens":9,"prompt_tokens_details":{"cache_write_tokens":5}}', Usage(9, cache_write_tokens=5)),
+    (RESPONSES, b'{"input_tokens":9,"input_tokens_details":{"cache_write_tokens":5}}', Usage(9, cache_write_tokens=5)),
+    (CHAT, b'{"completion_tokens":9,"completion_tokens_details":{"reasoning_tokens":-1}}', Usage(0, 9)),
 ]
 
 

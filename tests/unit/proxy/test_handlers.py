@@ -62,7 +62,7 @@ async def serve() -> AsyncIterator[Serve]:
     async with contextlib.AsyncExitStack() as open_ones:
 
         def start(*providers: Provider, limits: Limits | None = None, **clocks: float) -> Served:
-            plane = Plane(*providers, limits=limits)
+            plane = Plane(*providers, body_limits=limits)
             if "body_idle_seconds" in clocks:
                 plane.plane = dataclasses.replace(plane.plane, body_idle_seconds=clocks["body_idle_seconds"])
             served = Served(plane, msgspec.structs.replace(ServerLimits(keep_alive_seconds=5), **clocks))

@@ -11,7 +11,7 @@ from core.clock import ManualClock, SystemClock
 from core.errors import ConnectFailed, UpstreamError, UpstreamRejected, UpstreamTimeout
 from core.events import AttemptFailed, Event, Events, ProviderDown, ProviderRecovered, RequestCompleted, RequestFailed
 from core.tasks import Tasks
-from proxy.monitor import FAULTS, PROBES_AT_ONCE, SIGNS_OF_LIFE, Entry, Health, Monitor
+from proxy.monitor import FAULTS, NOT_SENT, PROBES_AT_ONCE, SIGNS_OF_LIFE, Entry, Health, Monitor
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -92,8 +92,11 @@ def ended(
         client_request_id=None,
         method="POST",
         endpoint="chat",
+        dialect="openai-chat",
         status=status,
         token="t",
+        token_id=None,
+        owner=None,
         remote_ip="192.0.2.1",
         requested_model="m",
         route=None,
@@ -108,6 +111,7 @@ def ended(
         ttft_seconds=None,
         upstream_seconds=0.9,
         usage=None,
+        cost_nano_usd=None,
         revision="rev",
         bytes_in=1,
         bytes_out=1,
@@ -156,8 +160,15 @@ def _codes(of: type[UpstreamError]) -> Iterator[str]:
 
 def test_every_way_in_which_an_attempt_fails_has_its_meaning() -> None:
     unspecific = {core.errors.UpstreamAnswered.code}
-    assert FAULTS | SIGNS_OF_LIFE == {*_codes(UpstreamError)} | unspecific
+    assert FAULTS | SIGNS_OF_LIFE | {NOT_SENT} == {*_codes(UpstreamError)} | unspecific
     assert not FAULTS & SIGNS_OF_LIFE
+
+
+def test_what_a_limit_of_ours_kept_back_says_nothing_of_the_provider() -> None:
+    scene = Scene("a")
+    for _ in range(5):
+        scene.failed("a", NOT_SENT)
+    assert (None, 0) == scene.state("a")
 
 
 @pytest.mark.parametrize(

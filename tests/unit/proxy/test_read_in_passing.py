@@ -4,9 +4,10 @@ import pytest
 
 from core.usage import Usage
 from proxy.dialects import DIALECTS
-from proxy.relay import MAX_USAGE_BYTES, EventRelay, find_usage, rename, usage_in_events
+from proxy.relay import MAX_TAIL_BYTES, MAX_USAGE_BYTES, EventRelay, find_usage, last_usage, rename
 
 CHAT = DIALECTS["openai-chat"]
+RESPONSES = DIALECTS["openai-responses"]
 
 USAGES: list[tuple[bytes, Usage | None]] = [
     (b'{"usage":{"prompt_tokens":1}}', Usage(1)),
@@ -37,10 +38,40 @@ def test_usage_is_found_by_its_place_and_else_wherever_it_stands(document: bytes
     assert usage == find_usage(document, CHAT)
 
 
+# What a client declares is in each response: here it has written counts of its own into the schema of a tool.
+FORGED = b'"tools":[{"parameters":{"usage":{"input_tokens":900000,"output_tokens":1}}}]'
+REPEATED: list[tuple[bytes, Usage | None]] = [
+    (b'{"status":"queued","usage":null,' + FORGED + b"}", None),
+    (b"{" + FORGED + b"}", None),
+    (b"{" + FORGED + b',"usage":{"input_tokens":5}}', Usage(5)),
+    (b'{"usage":{"input_tokens":5},' + FORGED + b"}", Usage(5)),
+    (b'{"type":"response.created","response":{"usage":null,' + FORGED + b"}}", None),
+    (b'{"type":"response.completed","response":{' + FORGED + b',"usage":{"input_tokens":5}}}', Usage(5)),
+    (b"{" + FORGED + b',"usage":{"input_tokens":', None),
+]
+
+
+@pytest.mark.parametrize(("document", "usage"), REPEATED)
+def test_usage_that_a_client_had_repeated_does_not_count(document: bytes, usage: Usage | None) -> None:
+    assert usage == find_usage(document, RESPONSES)
+
+
+@pytest.mark.parametrize("head", [b"event: response.%b\ndata: {", b'data: {"type":"response.%b",'])
+@pytest.mark.parametrize(("kind", "usage"), [(b"created", None), (b"completed", Usage(5))])
+def test_neither_does_it_in_an_event_that_is_torn(head: bytes, kind: bytes, usage: Usage | None) -> None:
+    filling = b'"instructions":"' + b"x" * MAX_TAIL_BYTES + b'",'
+    own = b',"usage":{"input_tokens":5}' if usage else b',"usage":null'
+    event = head % kind + b'"response":{' + filling + FORGED + b"," + filling + FORGED + own + b"}}\n\n"
+    relay = EventRelay(RESPONSES, None)
+    for start in range(0, len(event), 65_536):
+        relay.feed(event[start : start + 65_536])
+    assert usage == relay.usage
+
+
 def test_the_last_event_with_usage_counts() -> None:
     events = b'data: {"usage":{"prompt_tokens":1}}\n\ndata: {"usage":{"prompt_tokens":2}}\n\ndata: {"usage":null}\n\n'
-    assert Usage(2) == usage_in_events(events, CHAT)
-    assert usage_in_events(b": nothing\n\n", CHAT) is None
+    assert (Usage(2), events.index(b'data: {"usage":null')) == last_usage(events, CHAT)
+    assert (None, 0) == last_usage(b": nothing\n\n", CHAT)
 
 
 def test_usage_that_later_events_lack_is_kept() -> None:

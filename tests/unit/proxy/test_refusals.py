@@ -17,7 +17,7 @@ GOOD = b'{"model":"m"}'
 
 def plane(**document: Any) -> tuple[Plane, Provider]:
     provider = Provider("up", [answer(b"{}")])
-    return Plane(provider, limits=LIMITS, **document), provider
+    return Plane(provider, body_limits=LIMITS, **document), provider
 
 
 def multipart(*parts: tuple[str, bytes], boundary: str = "b") -> bytes:
@@ -351,7 +351,7 @@ async def test_errors_come_in_the_dialect_of_the_path() -> None:
 @pytest.mark.parametrize("count", [1025, 600_000])
 async def test_a_document_of_more_names_than_any_api_knows_is_refused_at_once(count: int) -> None:
     body = b"{" + b",".join(b'"%d":0' % number for number in range(count)) + b"}"
-    gateway = Plane(Provider("up", [answer(b"{}")]), limits=Limits(1 << 25, 1 << 25, 1 << 25))
+    gateway = Plane(Provider("up", [answer(b"{}")]), body_limits=Limits(1 << 25, 1 << 25, 1 << 25))
     exchange = await gateway.run(request(body=body))
     assert (400, "invalid_json") == (exchange.status, exchange.json()["error"]["code"])
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,38 @@ def test_a_request_is_one_line_of_json_with_these_members(recorder: Recorder, en
             "overhead_seconds": 0.00015,
             "ttft_seconds": 0.25,
             "upstream_seconds": 1.49,
-            "usage": {"input_tokens": 11, "output_tokens": 7, "cached_tokens": 3},
+            "usage": {
+                "input_tokens": 11,
+                "output_tokens": 7,
+                "cached_tokens": 3,
+                "reasoning_tokens": 0,
+                "estimated": False,
+                "cache_write_tokens": 0,
+            },
+            "cost_usd": None,
             "bytes_in": 100,
             "bytes_out": 2000,
             "revision": "abc",
         }
     ] == recorder.lines
+
+
+@pytest.mark.parametrize(
+    ("nano_usd", "written_as"),
+    [
+        (0, "0"),
+        (1, "0.000000001"),
+        (445_200, "0.0004452"),
+        (3_000_000_000, "3"),
+        (123_456_789_012_345, "123456.789012345"),
+    ],
+)
+def test_a_cost_is_an_exact_decimal_number_of_dollars(
+    recorder: Recorder, ended: Ended, nano_usd: int, written_as: str
+) -> None:
+    written(recorder, ended(cost_nano_usd=nano_usd))
+    line = json.loads(b"".join(recorder.writes), parse_float=Decimal)
+    assert Decimal(written_as) == line["cost_usd"]
 
 
 def test_a_failed_request_names_its_error_but_not_its_message(recorder: Recorder, ended: Ended) -> None:

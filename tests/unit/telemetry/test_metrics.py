@@ -17,6 +17,7 @@ from core.events import (
     AttemptFailed,
     ConfigApplied,
     ConfigRejected,
+    CredentialCooled,
     Event,
     Events,
     GatewayStarted,
@@ -148,9 +149,26 @@ def test_failed_attempts_are_counted_and_what_followed(
 
 
 def test_cooldowns_are_counted_by_reason(metrics: Metrics) -> None:
-    cooled = TargetCooled(provider="openai", model_label=None, credential="main", reason="rate_limit", seconds=10)
-    metrics.observe(cooled)
-    assert 1 == samples_of(metrics)["sluice_cooldowns_total", ("-", "openai", "rate_limit")]
+    metrics.observe(TargetCooled(provider="openai", model_label="gpt-4o", reason="failures", seconds=10))
+    for model in (None, "gpt-4o"):
+        metrics.observe(
+            CredentialCooled(provider="openai", credential="main", model_label=model, reason="rate_limit", seconds=10)
+        )
+    samples = samples_of(metrics)
+    assert 1 == samples["sluice_cooldowns_total", ("gpt-4o", "openai", "failures")]
+    assert 1 == samples["sluice_cooldowns_total", ("gpt-4o", "openai", "rate_limit")]
+    assert 1 == samples["sluice_cooldowns_total", ("-", "openai", "rate_limit")]
+
+
+def test_a_webhook_that_is_gone_has_no_deliveries_pending_any_more(metrics: Metrics) -> None:
+    webhooks = metrics.webhooks
+    for name in ("ops", "other"):
+        webhooks.pending(name, 3)
+    webhooks.follow(["other"])
+    name = "sluice_webhook_pending_deliveries"
+    assert {(name, ("other",)): 3} == {key: value for key, value in samples_of(metrics).items() if key[0] == name}
+    webhooks.pending("ops", 0)
+    assert 0 == samples_of(metrics)[name, ("ops",)]
 
 
 def test_only_the_revision_in_force_is_shown(metrics: Metrics) -> None:
@@ -206,11 +224,12 @@ def test_two_sets_of_metrics_do_not_know_each_other(metrics: Metrics, ended: End
 def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(metrics: Metrics, ended: Ended) -> None:
     for event in (
         RequestStarted(endpoint="chat"),
-        ended(),
+        ended(usage=Usage(11, 7, 3, 5)),
+        ended(cost_nano_usd=1),
         ended(error_code="upstream_timeout", status=504),
         failed_attempt("retry"),
         failed_attempt("fallback"),
-        TargetCooled(provider="openai", model_label="gpt-4o", credential=None, reason="failures", seconds=10),
+        TargetCooled(provider="openai", model_label="gpt-4o", reason="failures", seconds=10),
         applied("one"),
         ConfigRejected(trigger="api", faults=()),
         SecretRotated(reference="${vault:a/b#c}"),
@@ -220,6 +239,14 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
     metrics.show_stale_since({"${vault:a/b#c}": 0})
     metrics.show_provider("openai", True)
     metrics.show_storage(True)
+    metrics.webhooks.written("config.applied", 1)
+    metrics.webhooks.shed("config.applied", "full", 1)
+    metrics.webhooks.tried("ops", "delivered")
+    metrics.webhooks.given_up("ops", "status", 1)
+    metrics.webhooks.pending("ops", 1)
+    metrics.quotas.quota_decisions("refused").total += 1
+    metrics.quotas.quota_refusals("requests", "token").total += 1
+    metrics.quotas.show_store(up=True)
     rendered = {}
     for family in text_string_to_metric_families(metrics.render()[1].decode()):
         if family.name.startswith("sluice_"):

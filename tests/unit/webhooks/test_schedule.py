@@ -105,6 +105,8 @@ RETRY_AFTER = {
     "nonsense": ("soon", None),
     "empty": ("", None),
     "other digits": ("٣", None),
+    "a zone out of all bounds": ("Tue, 14 Nov 2023 22:14:50 +99999999999999999999", None),
+    "a zone out of its bounds": ("Tue, 14 Nov 2023 22:14:50 +99999999999", None),
 }
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +52,6 @@ MATCHES: dict[str, tuple[dict[str, tuple[str, ...]], bool]] = {
     "true": ({"yes": ("true",)}, True),
     "false": ({"yes": ("false",)}, False),
     "what is null matches nothing": ({"nothing": ("*",)}, False),
-    "nor does a list": ({"several": ("*",)}, False),
     "two fields that match": ({"text": ("openai",), "number": ("5*",)}, True),
     "one of two": ({"text": ("openai",), "number": ("4*",)}, False),
 }
@@ -111,6 +109,11 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a bad glob": ({"events": ("told.[",)}, "events", "never closed"),
     "no such field": ({"match": {"numbr": ("1",)}}, "match.numbr", "did you mean `number`?"),
     "a field of other events": ({"events": ("other",), "match": {"text": ("*",)}}, "match.text", "there are `number`"),
+    "a field with members of its own": (
+        {"match": {"several": ("*",)}},
+        "match.several",
+        "which no glob matches: leave it out",
+    ),
     "no values": ({"match": {"number": ()}}, "match.number", "an empty list, which nothing matches"),
     "a bad glob of a field": ({"match": {"number": ("[",)}}, "match.number", "never closed"),
     "no share": ({"sample": 0.0}, "sample", "over 0 and up to 1"),
@@ -148,8 +151,8 @@ def test_a_sample_has_about_the_share_that_it_says() -> None:
 
 def test_every_event_can_be_subscribed_to_by_its_name_and_by_each_plain_field() -> None:
     for kind in EVENTS:
-        for field in msgspec.structs.fields(kind):
-            Subscriptions([Subscription(webhook="ops", events=(kind.name,), match={field.name: ("*",)})])
+        for field in {*kind.__struct_fields__} - {"usage", "faults"}:
+            Subscriptions([Subscription(webhook="ops", events=(kind.name,), match={field: ("*",)})])
 
 
 def test_requests_that_failed_at_one_provider_are_told_and_no_others() -> None:

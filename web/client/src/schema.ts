@@ -421,6 +421,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the limits of the configuration and how they stand; those of tokens are told with the tokens. */
+        get: operations["listLimits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tokens": {
         parameters: {
             query?: never;
@@ -473,6 +490,112 @@ export interface paths {
         put?: never;
         /** Replace an API token by a new one with the same rights; the old one lives on for a while. */
         post: operations["rotateToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tokens/{id}/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** Show how the limits of an API token stand; a token may ask for its own. */
+        get: operations["getTokenLimits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Sum up requests, by groups; a token sees its own. */
+        get: operations["listUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/usage/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get requests as a file, oldest first; a token sees its own. */
+        get: operations["getUsageExport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/requests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List requests that have ended, newest first; a token sees its own. */
+        get: operations["listRequests"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/requests/{request_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                request_id: string;
+            };
+            cookie?: never;
+        };
+        /** Show a request that has ended; a token sees its own. */
+        get: operations["getRequest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Follow what happens, as server-sent events that resume by `Last-Event-ID`; a token sees its own requests. */
+        get: operations["getEvents"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -730,6 +853,143 @@ export interface paths {
         patch: operations["patchRoute"];
         trace?: never;
     };
+    "/api/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the webhooks of the configuration. */
+        get: operations["listWebhooks"];
+        put?: never;
+        /** Add a webhook. */
+        post: operations["createWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** Show a webhook. */
+        get: operations["getWebhook"];
+        /** Put a webhook in the place of the one that there is. */
+        put: operations["replaceWebhook"];
+        post?: never;
+        /** Remove a webhook. */
+        delete: operations["deleteWebhook"];
+        options?: never;
+        head?: never;
+        /** Change some of a webhook. */
+        patch: operations["patchWebhook"];
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send a webhook the event `webhook.test`, once and now; tell what came of it. */
+        post: operations["testWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make some deliveries once more, or all that were given up since a time. */
+        post: operations["redeliverWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** List the deliveries to a webhook, newest event first. */
+        get: operations["listWebhookDeliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}/deliveries/{event_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                event_id: string;
+            };
+            cookie?: never;
+        };
+        /** Show a delivery with what is sent. */
+        get: operations["getWebhookDelivery"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/webhooks/{name}/deliveries/{event_id}/redeliver": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                event_id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make a delivery once more, whatever has become of it, with the same id. */
+        post: operations["redeliverWebhookDelivery"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models": {
         parameters: {
             query?: never;
@@ -758,6 +1018,23 @@ export interface paths {
         put?: never;
         /** Read the lists of models now: one provider's, or all as a job. */
         post: operations["refreshModels"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/prices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The price in force for each model that the configuration names, or for any one. */
+        get: operations["listPrices"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -950,6 +1227,73 @@ export interface components {
             reason: string;
             remaining_seconds: number;
         };
+        /** @description The same, with what is sent. */
+        DeliveryContent: {
+            /** @description What the receiver gets as `webhook-id`. */
+            event_id: string;
+            /** @description The event's name. */
+            type: string;
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            at: string;
+            /** @description `pending`, `delivered`, or `dead`: given up. */
+            state: string;
+            /** @description Whether some worker has it now. */
+            under_way: boolean;
+            /** @description Null: it is not pending. */
+            next_try_at: string | null;
+            /** @description When it was delivered or given up; null: it is pending. */
+            ended_at: string | null;
+            /** @description Tries since it happened, or was last asked for again. */
+            attempts: number;
+            /** @description When the last try ended. */
+            attempted_at: string | null;
+            /** @description What that was answered with. */
+            status: number | null;
+            took_seconds: number | null;
+            /** @description A word, such as `timeout`: why the last try has failed, or why it was given up; null: it has not. */
+            failure: string | null;
+            failure_message: string | null;
+            /** @description The JSON that is sent. */
+            payload: unknown;
+        };
+        /** @description Deliveries to one webhook, newest event first. */
+        DeliveryList: {
+            data: components["schemas"]["DeliveryShown"][];
+            next_cursor: string | null;
+        };
+        /** @description An event for a webhook, and what became of it. */
+        DeliveryShown: {
+            /** @description What the receiver gets as `webhook-id`. */
+            event_id: string;
+            /** @description The event's name. */
+            type: string;
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            at: string;
+            /** @description `pending`, `delivered`, or `dead`: given up. */
+            state: string;
+            /** @description Whether some worker has it now. */
+            under_way: boolean;
+            /** @description Null: it is not pending. */
+            next_try_at: string | null;
+            /** @description When it was delivered or given up; null: it is pending. */
+            ended_at: string | null;
+            /** @description Tries since it happened, or was last asked for again. */
+            attempts: number;
+            /** @description When the last try ended. */
+            attempted_at: string | null;
+            /** @description What that was answered with. */
+            status: number | null;
+            took_seconds: number | null;
+            /** @description A word, such as `timeout`: why the last try has failed, or why it was given up; null: it has not. */
+            failure: string | null;
+            failure_message: string | null;
+        };
         /** @description A target and what would be called for it. */
         Dialled: {
             provider: string;
@@ -1064,6 +1408,9 @@ export interface components {
             stale_secrets: components["schemas"]["StaleSecret"][];
             issued_tokens: components["schemas"]["IssuedTokensStatus"];
             storage: components["schemas"]["StorageStatus"];
+            ledger: components["schemas"]["LedgerStatus"];
+            webhooks: components["schemas"]["WebhooksStatus"];
+            quotas: components["schemas"]["QuotasStatus"];
         };
         /** @description What the worker that answers knows of the tokens that the API has made. */
         IssuedTokensStatus: {
@@ -1097,6 +1444,54 @@ export interface components {
             owned_by: string | null;
             created_at: string | null;
         };
+        /** @description How the ledger of requests does, as far as the worker that answers knows. */
+        LedgerStatus: {
+            /**
+             * @description `off`: `usage.ledger` is false; `unavailable`: the database took no rows when it was asked last.
+             * @enum {unknown}
+             */
+            state: "off" | "ok" | "unavailable";
+            /** @description Why, as of `storage`. */
+            reason: string | null;
+            /** @description Since when. */
+            since: string | null;
+            /** @description Rows that this worker has in memory alone. */
+            waiting: number;
+            /** @description Those that it has on the disk, to be written to the database. */
+            spooled: number;
+            /** @description Those for which it had no room, since it was started. */
+            lost: number;
+        };
+        /** @description All that are asked for. */
+        LimitList: {
+            data: components["schemas"]["LimitStanding"][];
+            next_cursor: null;
+        };
+        /** @description A limit and how it stands at the moment. Amounts are of what is limited; money is in US dollars. */
+        LimitStanding: {
+            limit: components["schemas"]["TokenLimit"];
+            /**
+             * @description Where it is written: in the token, in the configuration's `limits`, in a provider, or in one of its credentials.
+             * @enum {unknown}
+             */
+            source: "credential" | "limits" | "provider" | "token";
+            /** @description The globs by which it counts requests. */
+            match: {
+                [key: string]: string[];
+            };
+            /** @description Of these, each name is counted apart. */
+            each: string[];
+            /** @description For which names this is the count. */
+            names: {
+                [key: string]: string;
+            };
+            /** @description With what is reserved for requests under way. It may be more than the limit, as what a request uses is known in the end. Null: each name has a count of its own. */
+            used: number | null;
+            remaining: number | null;
+            /** @description Until the window ends; null: none has begun, or there is none. */
+            reset_seconds: number | null;
+            resets_at: string | null;
+        };
         /** @description How one provider's list is known. */
         ListState: {
             provider: string;
@@ -1114,6 +1509,14 @@ export interface components {
             created_at: string | null;
             provider: string;
         };
+        /** @description For every token of a request that has more than ``above_tokens`` input tokens. */
+        LongContextPrice: {
+            input_usd: number;
+            cached_input_usd: number;
+            cache_write_usd: number;
+            output_usd: number;
+            above_tokens: number;
+        };
         /** @description Why a rule did not take a request. */
         Loss: {
             route: string;
@@ -1129,6 +1532,16 @@ export interface components {
             data: components["schemas"]["ListedModel"][];
             next_cursor: string | null;
             providers: components["schemas"]["ListState"][];
+        };
+        /** @description What counts for a model. */
+        ModelPrice: {
+            input_usd: number;
+            cached_input_usd: number;
+            cache_write_usd: number;
+            output_usd: number;
+            /** @description For each request, besides its tokens. */
+            request_usd: number;
+            long_context: components["schemas"]["LongContextPrice"] | null;
         };
         /** @description A model alias to add. */
         NewAlias: {
@@ -1181,6 +1594,57 @@ export interface components {
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description how much is sent by it; then another credential or target is taken
+                 * @default []
+                 */
+                limits?: {
+                    /**
+                     * @description requests
+                     * @default null
+                     */
+                    requests?: number | null;
+                    /**
+                     * @description tokens, input and output together
+                     * @default null
+                     */
+                    tokens?: number | null;
+                    /**
+                     * @description input tokens
+                     * @default null
+                     */
+                    input_tokens?: number | null;
+                    /**
+                     * @description output tokens
+                     * @default null
+                     */
+                    output_tokens?: number | null;
+                    /**
+                     * @description money, in US dollars; see `prices`
+                     * @default null
+                     */
+                    usd?: number | null;
+                    /**
+                     * @description requests under way at a time; takes no `per`
+                     * @default null
+                     */
+                    concurrency?: number | null;
+                    /**
+                     * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                     * @default null
+                     */
+                    per?: ("day" | "hour" | "minute" | "month") | null;
+                    /**
+                     * @description only count, refuse nothing
+                     * @default false
+                     */
+                    shadow?: boolean;
+                    /**
+                     * @description let a request wait for so long instead of refusing it
+                     * @default 0
+                     */
+                    max_wait_seconds?: number;
+                }[];
             }[];
             /**
              * @description globs of the models it serves by bare name; none: by prefix, alias or route
@@ -1307,6 +1771,62 @@ export interface components {
                  */
                 ttl_seconds?: number;
             };
+            /**
+             * @description how much is sent to it; then another target is taken
+             * @default []
+             */
+            limits?: {
+                /**
+                 * @description requests
+                 * @default null
+                 */
+                requests?: number | null;
+                /**
+                 * @description tokens, input and output together
+                 * @default null
+                 */
+                tokens?: number | null;
+                /**
+                 * @description input tokens
+                 * @default null
+                 */
+                input_tokens?: number | null;
+                /**
+                 * @description output tokens
+                 * @default null
+                 */
+                output_tokens?: number | null;
+                /**
+                 * @description money, in US dollars; see `prices`
+                 * @default null
+                 */
+                usd?: number | null;
+                /**
+                 * @description requests under way at a time; takes no `per`
+                 * @default null
+                 */
+                concurrency?: number | null;
+                /**
+                 * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                 * @default null
+                 */
+                per?: ("day" | "hour" | "minute" | "month") | null;
+                /**
+                 * @description only count, refuse nothing
+                 * @default false
+                 */
+                shadow?: boolean;
+                /**
+                 * @description let a request wait for so long instead of refusing it
+                 * @default 0
+                 */
+                max_wait_seconds?: number;
+            }[];
+            /**
+             * @description ask it for the usage of streams (stream_options.include_usage) where the client does not, and take the chunk that tells it out again
+             * @default false
+             */
+            include_usage?: boolean;
             /**
              * @description settings of the type; see docs/providers.md
              * @default {}
@@ -1535,6 +2055,106 @@ export interface components {
             /** @description name of the entry that it shall stand before; null: where it stands, a new one last */
             before?: string | null;
         };
+        /** @description A webhook to add. */
+        NewWebhook: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name: string;
+            /** @description http(s) address that deliveries are posted to */
+            url: string;
+            /**
+             * SecretGiven
+             * @description signs the deliveries, as a reference; `./sluice webhook-secret` makes one (`whsec_…`)
+             */
+            secret: {
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            } | {
+                /** @enum {unknown} */
+                action: "generate" | "rotate";
+            };
+            /**
+             * @description secrets that sign too, until receivers know the present one
+             * @default []
+             */
+            former_secrets?: ({
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            })[];
+            /**
+             * @description globs over the names of events
+             * @default [
+             *       "*"
+             *     ]
+             */
+            events?: string[];
+            /**
+             * @description field of the event → globs over its value; fields are joined by AND, a list by OR
+             * @default {}
+             */
+            match?: {
+                [key: string]: string | string[];
+            };
+            /**
+             * @description share of these events that it is told, by their ids
+             * @default 1
+             */
+            sample?: number;
+            /**
+             * @description whether its address may be in a private network
+             * @default true
+             */
+            allow_private?: boolean;
+            /**
+             * @description for one try
+             * @default 15
+             */
+            timeout_seconds?: number;
+            /**
+             * @description deliveries under way at a time, for each worker
+             * @default 2
+             */
+            concurrency?: number;
+            /**
+             * WebhookTls
+             * @description authorities
+             * @default {
+             *       "ca": null
+             *     }
+             */
+            tls?: {
+                /**
+                 * @description PEM file of the authorities to trust; relative to this file; null: the system's
+                 * @default null
+                 */
+                ca?: string | null;
+            };
+        };
         /** @description An edit that is in force and waits to be confirmed. */
         Pending: {
             revision: string;
@@ -1549,6 +2169,44 @@ export interface components {
         PendingShown: {
             /** @description null: none does. */
             pending: components["schemas"]["Pending"] | null;
+        };
+        /** @description By nearest rank: of n values in their order, the one with the number ⌈p · n⌉. */
+        PercentilesShown: {
+            p50: number;
+            p90: number;
+            p95: number;
+            p99: number;
+        };
+        /** @description An entry of `prices`. */
+        PriceFromConfig: {
+            /** @enum {unknown} */
+            from?: "config";
+            path: string;
+            file: string;
+            line: number;
+            column: number;
+        };
+        /** @description The list of public prices that the gateway brings. */
+        PriceFromList: {
+            /** @enum {unknown} */
+            from?: "list";
+            /** @description When it was taken, YYYY-MM-DD. */
+            date: string;
+            vendor: string;
+            /** @description Where the vendor publishes them. */
+            page: string;
+        };
+        /** @description The price in force for a model; null: it is not known, and so is the cost of its requests. */
+        PriceShown: {
+            provider: string;
+            model: string;
+            price: components["schemas"]["ModelPrice"] | null;
+            source: (components["schemas"]["PriceFromConfig"] | components["schemas"]["PriceFromList"]) | null;
+        };
+        /** @description By provider and model. */
+        PriceTable: {
+            data: components["schemas"]["PriceShown"][];
+            next_cursor: string | null;
         };
         /** @description The whole body of a probe: nothing else is told to strangers. */
         Probe: {
@@ -1604,6 +2262,27 @@ export interface components {
                 };
                 /** @description share of requests among the pool */
                 weight?: number | string;
+                /** @description how much is sent by it; then another credential or target is taken */
+                limits?: {
+                    /** @description requests */
+                    requests?: (number | string) | null;
+                    /** @description tokens, input and output together */
+                    tokens?: (number | string) | null;
+                    /** @description input tokens */
+                    input_tokens?: (number | string) | null;
+                    /** @description output tokens */
+                    output_tokens?: (number | string) | null;
+                    /** @description money, in US dollars; see `prices` */
+                    usd?: (number | string) | null;
+                    /** @description requests under way at a time; takes no `per` */
+                    concurrency?: (number | string) | null;
+                    /** @description a window begins with the first request after the last one has ended; month: the UTC calendar month */
+                    per?: string | null;
+                    /** @description only count, refuse nothing */
+                    shadow?: boolean | string;
+                    /** @description let a request wait for so long instead of refusing it */
+                    max_wait_seconds?: number | string;
+                }[];
             }[];
             /** @description globs of the models it serves by bare name; none: by prefix, alias or route */
             models?: string[];
@@ -1673,6 +2352,29 @@ export interface components {
                 /** @description a list that is older is read again when asked for */
                 ttl_seconds?: number | string;
             };
+            /** @description how much is sent to it; then another target is taken */
+            limits?: {
+                /** @description requests */
+                requests?: (number | string) | null;
+                /** @description tokens, input and output together */
+                tokens?: (number | string) | null;
+                /** @description input tokens */
+                input_tokens?: (number | string) | null;
+                /** @description output tokens */
+                output_tokens?: (number | string) | null;
+                /** @description money, in US dollars; see `prices` */
+                usd?: (number | string) | null;
+                /** @description requests under way at a time; takes no `per` */
+                concurrency?: (number | string) | null;
+                /** @description a window begins with the first request after the last one has ended; month: the UTC calendar month */
+                per?: string | null;
+                /** @description only count, refuse nothing */
+                shadow?: boolean | string;
+                /** @description let a request wait for so long instead of refusing it */
+                max_wait_seconds?: number | string;
+            }[];
+            /** @description ask it for the usage of streams (stream_options.include_usage) where the client does not, and take the chunk that tells it out again */
+            include_usage?: boolean | string;
             /** @description settings of the type; see docs/providers.md */
             options?: Record<string, never>;
             /** @description where it is written, from the root file's directory */
@@ -1728,6 +2430,57 @@ export interface components {
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description how much is sent by it; then another credential or target is taken
+                 * @default []
+                 */
+                limits?: {
+                    /**
+                     * @description requests
+                     * @default null
+                     */
+                    requests?: number | null;
+                    /**
+                     * @description tokens, input and output together
+                     * @default null
+                     */
+                    tokens?: number | null;
+                    /**
+                     * @description input tokens
+                     * @default null
+                     */
+                    input_tokens?: number | null;
+                    /**
+                     * @description output tokens
+                     * @default null
+                     */
+                    output_tokens?: number | null;
+                    /**
+                     * @description money, in US dollars; see `prices`
+                     * @default null
+                     */
+                    usd?: number | null;
+                    /**
+                     * @description requests under way at a time; takes no `per`
+                     * @default null
+                     */
+                    concurrency?: number | null;
+                    /**
+                     * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                     * @default null
+                     */
+                    per?: ("day" | "hour" | "minute" | "month") | null;
+                    /**
+                     * @description only count, refuse nothing
+                     * @default false
+                     */
+                    shadow?: boolean;
+                    /**
+                     * @description let a request wait for so long instead of refusing it
+                     * @default 0
+                     */
+                    max_wait_seconds?: number;
+                }[];
             }[];
             /**
              * @description globs of the models it serves by bare name; none: by prefix, alias or route
@@ -1855,6 +2608,62 @@ export interface components {
                 ttl_seconds?: number;
             };
             /**
+             * @description how much is sent to it; then another target is taken
+             * @default []
+             */
+            limits?: {
+                /**
+                 * @description requests
+                 * @default null
+                 */
+                requests?: number | null;
+                /**
+                 * @description tokens, input and output together
+                 * @default null
+                 */
+                tokens?: number | null;
+                /**
+                 * @description input tokens
+                 * @default null
+                 */
+                input_tokens?: number | null;
+                /**
+                 * @description output tokens
+                 * @default null
+                 */
+                output_tokens?: number | null;
+                /**
+                 * @description money, in US dollars; see `prices`
+                 * @default null
+                 */
+                usd?: number | null;
+                /**
+                 * @description requests under way at a time; takes no `per`
+                 * @default null
+                 */
+                concurrency?: number | null;
+                /**
+                 * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                 * @default null
+                 */
+                per?: ("day" | "hour" | "minute" | "month") | null;
+                /**
+                 * @description only count, refuse nothing
+                 * @default false
+                 */
+                shadow?: boolean;
+                /**
+                 * @description let a request wait for so long instead of refusing it
+                 * @default 0
+                 */
+                max_wait_seconds?: number;
+            }[];
+            /**
+             * @description ask it for the usage of streams (stream_options.include_usage) where the client does not, and take the chunk that tells it out again
+             * @default false
+             */
+            include_usage?: boolean;
+            /**
              * @description settings of the type; see docs/providers.md
              * @default {}
              */
@@ -1939,6 +2748,57 @@ export interface components {
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description how much is sent by it; then another credential or target is taken
+                 * @default []
+                 */
+                limits?: {
+                    /**
+                     * @description requests
+                     * @default null
+                     */
+                    requests?: number | null;
+                    /**
+                     * @description tokens, input and output together
+                     * @default null
+                     */
+                    tokens?: number | null;
+                    /**
+                     * @description input tokens
+                     * @default null
+                     */
+                    input_tokens?: number | null;
+                    /**
+                     * @description output tokens
+                     * @default null
+                     */
+                    output_tokens?: number | null;
+                    /**
+                     * @description money, in US dollars; see `prices`
+                     * @default null
+                     */
+                    usd?: number | null;
+                    /**
+                     * @description requests under way at a time; takes no `per`
+                     * @default null
+                     */
+                    concurrency?: number | null;
+                    /**
+                     * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                     * @default null
+                     */
+                    per?: ("day" | "hour" | "minute" | "month") | null;
+                    /**
+                     * @description only count, refuse nothing
+                     * @default false
+                     */
+                    shadow?: boolean;
+                    /**
+                     * @description let a request wait for so long instead of refusing it
+                     * @default 0
+                     */
+                    max_wait_seconds?: number;
+                }[];
             }[] | null;
             models?: string[] | null;
             headers?: {
@@ -2006,6 +2866,54 @@ export interface components {
             discovery?: {
                 ttl_seconds?: number | null;
             } | null;
+            limits?: {
+                /**
+                 * @description requests
+                 * @default null
+                 */
+                requests?: number | null;
+                /**
+                 * @description tokens, input and output together
+                 * @default null
+                 */
+                tokens?: number | null;
+                /**
+                 * @description input tokens
+                 * @default null
+                 */
+                input_tokens?: number | null;
+                /**
+                 * @description output tokens
+                 * @default null
+                 */
+                output_tokens?: number | null;
+                /**
+                 * @description money, in US dollars; see `prices`
+                 * @default null
+                 */
+                usd?: number | null;
+                /**
+                 * @description requests under way at a time; takes no `per`
+                 * @default null
+                 */
+                concurrency?: number | null;
+                /**
+                 * @description a window begins with the first request after the last one has ended; month: the UTC calendar month
+                 * @default null
+                 */
+                per?: ("day" | "hour" | "minute" | "month") | null;
+                /**
+                 * @description only count, refuse nothing
+                 * @default false
+                 */
+                shadow?: boolean;
+                /**
+                 * @description let a request wait for so long instead of refusing it
+                 * @default 0
+                 */
+                max_wait_seconds?: number;
+            }[] | null;
+            include_usage?: boolean | null;
             options?: Record<string, never> | null;
             file?: string | null;
             line?: unknown | null;
@@ -2038,6 +2946,27 @@ export interface components {
                 };
                 /** @description share of requests among the pool */
                 weight?: number | string;
+                /** @description how much is sent by it; then another credential or target is taken */
+                limits?: {
+                    /** @description requests */
+                    requests?: (number | string) | null;
+                    /** @description tokens, input and output together */
+                    tokens?: (number | string) | null;
+                    /** @description input tokens */
+                    input_tokens?: (number | string) | null;
+                    /** @description output tokens */
+                    output_tokens?: (number | string) | null;
+                    /** @description money, in US dollars; see `prices` */
+                    usd?: (number | string) | null;
+                    /** @description requests under way at a time; takes no `per` */
+                    concurrency?: (number | string) | null;
+                    /** @description a window begins with the first request after the last one has ended; month: the UTC calendar month */
+                    per?: string | null;
+                    /** @description only count, refuse nothing */
+                    shadow?: boolean | string;
+                    /** @description let a request wait for so long instead of refusing it */
+                    max_wait_seconds?: number | string;
+                }[];
             }[];
             /** @description globs of the models it serves by bare name; none: by prefix, alias or route */
             models?: string[];
@@ -2107,6 +3036,29 @@ export interface components {
                 /** @description a list that is older is read again when asked for */
                 ttl_seconds?: number | string;
             };
+            /** @description how much is sent to it; then another target is taken */
+            limits?: {
+                /** @description requests */
+                requests?: (number | string) | null;
+                /** @description tokens, input and output together */
+                tokens?: (number | string) | null;
+                /** @description input tokens */
+                input_tokens?: (number | string) | null;
+                /** @description output tokens */
+                output_tokens?: (number | string) | null;
+                /** @description money, in US dollars; see `prices` */
+                usd?: (number | string) | null;
+                /** @description requests under way at a time; takes no `per` */
+                concurrency?: (number | string) | null;
+                /** @description a window begins with the first request after the last one has ended; month: the UTC calendar month */
+                per?: string | null;
+                /** @description only count, refuse nothing */
+                shadow?: boolean | string;
+                /** @description let a request wait for so long instead of refusing it */
+                max_wait_seconds?: number | string;
+            }[];
+            /** @description ask it for the usage of streams (stream_options.include_usage) where the client does not, and take the chunk that tells it out again */
+            include_usage?: boolean | string;
             /** @description settings of the type; see docs/providers.md */
             options?: Record<string, never>;
             /** @description where it is written, from the root file's directory */
@@ -2163,6 +3115,35 @@ export interface components {
             /** @default false */
             stream?: boolean;
         };
+        /** @description How the counters of limits do, as far as the worker that answers knows. */
+        QuotasStatus: {
+            /**
+             * @description `none`: several workers have no Redis in common, so that no limit can be kept.
+             * @enum {unknown}
+             */
+            store: "memory" | "none" | "redis";
+            /** @description Whether the store counts. */
+            up: boolean;
+            /** @description Why Redis cannot be used: `unreachable`, `slow`, `denied`, `failing` or `forgetful`. */
+            reason: string | null;
+            /** @description Since when. */
+            since: string | null;
+            /** @description Requests that wait for a limit in this worker. */
+            waiting: number;
+        };
+        /** @description Deliveries that are pending again. The answer does not wait for them. */
+        Redelivered: {
+            count: number;
+        };
+        /** @description Which deliveries are to be made once more: those of `event_ids`, or, since a time, those that were given up. */
+        RedeliveryDraft: {
+            event_ids?: string[];
+            /**
+             * Format: date-time
+             * @description all that were given up then or later
+             */
+            since?: string;
+        };
         /** @description Read the lists of all providers, as a job. */
         RefreshAll: {
             /** @enum {unknown} */
@@ -2217,6 +3198,57 @@ export interface components {
             /** @description Whether the token's `models` let the name through; None without a token or a model. */
             allowed: boolean | null;
             upstream: components["schemas"]["Dialled"][];
+            revision: string;
+        };
+        /** @description Some requests, newest first. */
+        RequestList: {
+            data: components["schemas"]["RequestShown"][];
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            next_cursor: string | null;
+        };
+        /** @description A request that has ended. */
+        RequestShown: {
+            request_id: string;
+            /**
+             * Format: date-time
+             * @description When it ended.
+             */
+            at: string;
+            token: string | null;
+            /** @description Null for a token of the file. */
+            token_id: string | null;
+            owner: string | null;
+            endpoint: string;
+            dialect: string;
+            stream: boolean;
+            /** @description As the client called it; at most 256 characters of it. */
+            requested_model: string | null;
+            route: string | null;
+            provider: string | null;
+            model: string | null;
+            credential: string | null;
+            /** @description Null: nothing is known of what was used. */
+            input_tokens: number | null;
+            output_tokens: number | null;
+            cached_tokens: number | null;
+            reasoning_tokens: number | null;
+            /** @description Whether the tokens are estimated. */
+            estimated: boolean;
+            /** @description Null: not known. */
+            cost_usd: components["schemas"]["Usd"] | null;
+            status: number;
+            error_code: string | null;
+            attempts: number;
+            duration_seconds: number;
+            /** @description Of a stream: until the first byte of the answer went out. */
+            ttft_seconds: number | null;
+            upstream_seconds: number | null;
+            /** @description The gateway's own share. */
+            overhead_seconds: number;
+            /** @description Of the configuration that it was served by. */
             revision: string;
         };
         /** @description Some of them, newest first. */
@@ -2949,6 +3981,7 @@ export interface components {
             expires_at: string | null;
             ip_ranges: string[];
             metadata: Record<string, never>;
+            limits: components["schemas"]["TokenLimit"][];
             created_at: string | null;
             created_by: string | null;
             /** @description The id of the token that it has taken the place of. */
@@ -2957,6 +3990,51 @@ export interface components {
             revoked_at: string | null;
             /** @description Its text: shown this once. */
             token: string;
+        };
+        /** @description So much of one thing, at most: exactly one of the amounts, and `per`, which all but `concurrency` takes. */
+        TokenLimit: {
+            /**
+             * @description requests
+             * @default null
+             */
+            requests?: number | null;
+            /**
+             * @description tokens, input and output together
+             * @default null
+             */
+            tokens?: number | null;
+            /**
+             * @description input tokens
+             * @default null
+             */
+            input_tokens?: number | null;
+            /**
+             * @description output tokens
+             * @default null
+             */
+            output_tokens?: number | null;
+            /**
+             * @description money, in US dollars; see `prices`
+             * @default null
+             */
+            usd?: number | null;
+            /**
+             * @description requests under way at a time; takes no `per`
+             * @default null
+             */
+            concurrency?: number | null;
+            /** @default null */
+            per?: ("minute" | "hour" | "day" | "month") | null;
+            /**
+             * @description only count, refuse nothing
+             * @default false
+             */
+            shadow?: boolean;
+            /**
+             * @description let a request wait for so long instead of refusing it
+             * @default 0
+             */
+            max_wait_seconds?: number;
         };
         /** @description Those of the API, newest first, and after them those of the file. */
         TokenList: {
@@ -2980,6 +4058,8 @@ export interface components {
             metadata?: {
                 [key: string]: string | null;
             };
+            /** @description how much it may use */
+            limits?: components["schemas"]["TokenLimit"][];
         };
         /** @description A token to make. What it does not name it does not open. */
         TokenRequest: {
@@ -3018,6 +4098,11 @@ export interface components {
             metadata?: {
                 [key: string]: string;
             };
+            /**
+             * @description how much it may use
+             * @default []
+             */
+            limits?: components["schemas"]["TokenLimit"][];
         };
         /** @description A token without its text, which nobody has but its holder. */
         TokenShown: {
@@ -3042,6 +4127,7 @@ export interface components {
             expires_at: string | null;
             ip_ranges: string[];
             metadata: Record<string, never>;
+            limits: components["schemas"]["TokenLimit"][];
             created_at: string | null;
             created_by: string | null;
             /** @description The id of the token that it has taken the place of. */
@@ -3049,6 +4135,61 @@ export interface components {
             grace_until: string | null;
             revoked_at: string | null;
         };
+        /** @description Some groups, in the order of what they are grouped by. */
+        UsageList: {
+            data: components["schemas"]["UsageShown"][];
+            /** @description Of all requests that were asked for; null on pages after the first. */
+            totals: components["schemas"]["UsageShown"] | null;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            next_cursor: string | null;
+        };
+        /** @description What requests have come to. Of the first members those are there that they are grouped by. */
+        UsageShown: {
+            token?: string | null;
+            token_id?: string | null;
+            owner?: string | null;
+            model?: string | null;
+            requested_model?: string | null;
+            provider?: string | null;
+            credential?: string | null;
+            endpoint?: string;
+            status?: number;
+            error_code?: string | null;
+            /**
+             * Format: date-time
+             * @description When it begins; so do the others.
+             */
+            minute?: string;
+            /** Format: date-time */
+            hour?: string;
+            /** Format: date-time */
+            day?: string;
+            /** Format: date-time */
+            month?: string;
+            requests: number;
+            /** @description Those with an `error_code`. */
+            failed: number;
+            input_tokens: number;
+            output_tokens: number;
+            /** @description A part of `input_tokens`. */
+            cached_tokens: number;
+            /** @description A part of `output_tokens`. */
+            reasoning_tokens: number;
+            /** @description Of those whose cost is known. */
+            cost_usd: components["schemas"]["Usd"];
+            /** @description Those that a provider has served, and whose cost is not known; 0: `cost_usd` is all. */
+            unpriced_requests: number;
+            /** @description Those whose tokens are estimated. */
+            estimated_requests: number;
+            duration_seconds: components["schemas"]["PercentilesShown"] | null;
+            /** @description Of streams: until the first byte of the answer went out. */
+            ttft_seconds: components["schemas"]["PercentilesShown"] | null;
+        };
+        /** @description US dollars, with at most nine decimals. */
+        Usd: number;
         /** @description What would become of an edit. Nothing was written. */
         Validated: {
             /** @description Whether it would be put in force. */
@@ -3072,6 +4213,326 @@ export interface components {
             file: string;
             line: number;
             column: number;
+        };
+        /** @description A webhook as it is after an edit. */
+        WebhookChanged: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name: string;
+            /** @description http(s) address that deliveries are posted to */
+            url: string;
+            /**
+             * SecretShown
+             * @description signs the deliveries, as a reference; `./sluice webhook-secret` makes one (`whsec_…`)
+             */
+            secret: {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            };
+            /** @description secrets that sign too, until receivers know the present one */
+            former_secrets?: {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            }[];
+            /** @description globs over the names of events */
+            events?: string[];
+            /** @description field of the event → globs over its value; fields are joined by AND, a list by OR */
+            match?: {
+                [key: string]: string | string[];
+            };
+            /** @description share of these events that it is told, by their ids */
+            sample?: number | string;
+            /** @description whether its address may be in a private network */
+            allow_private?: boolean | string;
+            /** @description for one try */
+            timeout_seconds?: number | string;
+            /** @description deliveries under way at a time, for each worker */
+            concurrency?: number | string;
+            /**
+             * WebhookTls
+             * @description authorities
+             */
+            tls?: {
+                /** @description PEM file of the authorities to trust; relative to this file; null: the system's */
+                ca?: string | null;
+            };
+            /** @description where it is written, from the root file's directory */
+            file: string;
+            /** @description where in the file it begins */
+            line: number;
+            /** @description how it is, as far as the worker that answers knows; null: the configuration in force has no such one */
+            state: {
+                /** @description its endpoint has failed several times in a row, and is asked once in a while */
+                failing: boolean;
+                /** @description its endpoint has answered 410, and gets nothing since */
+                disabled_since: string | null;
+            } | null;
+            /** @description advice on what has come of the edit */
+            notices: string[];
+            /** @description keys that differ from those of the start, and take effect with the next */
+            restart: string[];
+            /** @description the secret that was made: shown this once */
+            new_secret?: string;
+        };
+        /** @description A webhook as a whole, to be put in the place of the one that there is. */
+        WebhookGiven: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name?: string;
+            /** @description http(s) address that deliveries are posted to */
+            url: string;
+            /**
+             * SecretGiven
+             * @description signs the deliveries, as a reference; `./sluice webhook-secret` makes one (`whsec_…`)
+             */
+            secret: {
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            } | {
+                /** @enum {unknown} */
+                action: "generate" | "rotate";
+            };
+            /**
+             * @description secrets that sign too, until receivers know the present one
+             * @default []
+             */
+            former_secrets?: ({
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            })[];
+            /**
+             * @description globs over the names of events
+             * @default [
+             *       "*"
+             *     ]
+             */
+            events?: string[];
+            /**
+             * @description field of the event → globs over its value; fields are joined by AND, a list by OR
+             * @default {}
+             */
+            match?: {
+                [key: string]: string | string[];
+            };
+            /**
+             * @description share of these events that it is told, by their ids
+             * @default 1
+             */
+            sample?: number;
+            /**
+             * @description whether its address may be in a private network
+             * @default true
+             */
+            allow_private?: boolean;
+            /**
+             * @description for one try
+             * @default 15
+             */
+            timeout_seconds?: number;
+            /**
+             * @description deliveries under way at a time, for each worker
+             * @default 2
+             */
+            concurrency?: number;
+            /**
+             * WebhookTls
+             * @description authorities
+             * @default {
+             *       "ca": null
+             *     }
+             */
+            tls?: {
+                /**
+                 * @description PEM file of the authorities to trust; relative to this file; null: the system's
+                 * @default null
+                 */
+                ca?: string | null;
+            };
+            /** @description as it is shown: an entry stays in its file */
+            file?: string;
+            /** @description as it is shown; it is left aside */
+            line?: unknown;
+            /** @description as it is shown; it is left aside */
+            notices?: unknown;
+            /** @description as it is shown; it is left aside */
+            restart?: unknown;
+            /** @description as it is shown; it is left aside */
+            state?: unknown;
+            /** @description as it is shown; it is left aside */
+            new_secret?: unknown;
+        };
+        /** @description Webhooks, in the order of the configuration. */
+        WebhookList: {
+            data: components["schemas"]["WebhookShown"][];
+            /** @description Of the next part; null: there is no more. */
+            next_cursor: string | null;
+        };
+        /** @description A merge patch (RFC 7396) of a webhook. */
+        WebhookPatch: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name?: string;
+            url?: string | null;
+            secret?: ({
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            } | {
+                /** @enum {unknown} */
+                action: "generate" | "rotate";
+            }) | null;
+            former_secrets?: ({
+                /** @constant */
+                action: "set";
+                value: string;
+            } | {
+                /** @constant */
+                action: "keep";
+            } | {
+                reference: string;
+            } | {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            })[] | null;
+            events?: string[] | null;
+            match?: {
+                [key: string]: string | string[];
+            } | null;
+            sample?: number | null;
+            allow_private?: boolean | null;
+            timeout_seconds?: number | null;
+            concurrency?: number | null;
+            tls?: {
+                /** @description PEM file of the authorities to trust; relative to this file; null: the system's */
+                ca?: string | null;
+            } | null;
+            file?: string | null;
+            line?: unknown | null;
+            notices?: unknown | null;
+            restart?: unknown | null;
+            state?: unknown | null;
+            new_secret?: unknown | null;
+        };
+        /** @description A webhook as its file has it; of its secrets, what kind they are. */
+        WebhookShown: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name: string;
+            /** @description http(s) address that deliveries are posted to */
+            url: string;
+            /**
+             * SecretShown
+             * @description signs the deliveries, as a reference; `./sluice webhook-secret` makes one (`whsec_…`)
+             */
+            secret: {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            };
+            /** @description secrets that sign too, until receivers know the present one */
+            former_secrets?: {
+                /** @enum {unknown} */
+                kind: "reference" | "sealed" | "literal";
+                /** @description of the kind `reference`: as it is written, without its default */
+                reference?: string;
+                /** @description of the kind `sealed`: which master key opens it */
+                key_id?: string;
+            }[];
+            /** @description globs over the names of events */
+            events?: string[];
+            /** @description field of the event → globs over its value; fields are joined by AND, a list by OR */
+            match?: {
+                [key: string]: string | string[];
+            };
+            /** @description share of these events that it is told, by their ids */
+            sample?: number | string;
+            /** @description whether its address may be in a private network */
+            allow_private?: boolean | string;
+            /** @description for one try */
+            timeout_seconds?: number | string;
+            /** @description deliveries under way at a time, for each worker */
+            concurrency?: number | string;
+            /**
+             * WebhookTls
+             * @description authorities
+             */
+            tls?: {
+                /** @description PEM file of the authorities to trust; relative to this file; null: the system's */
+                ca?: string | null;
+            };
+            /** @description where it is written, from the root file's directory */
+            file: string;
+            /** @description where in the file it begins */
+            line: number;
+            /** @description how it is, as far as the worker that answers knows; null: the configuration in force has no such one */
+            state: {
+                /** @description its endpoint has failed several times in a row, and is asked once in a while */
+                failing: boolean;
+                /** @description its endpoint has answered 410, and gets nothing since */
+                disabled_since: string | null;
+            } | null;
+        };
+        /** @description How webhooks do, as far as the worker that answers knows. */
+        WebhooksStatus: {
+            /** @description Names of those whose endpoint has failed several times in a row: it is asked once in a while. */
+            failing: string[];
+            /** @description Names of those whose endpoint has answered 410: it gets nothing more. */
+            disabled: string[];
+            /** @description Events that this worker has in memory alone. */
+            waiting: number;
+            /** @description Those that it has on the disk, to be written to the database. */
+            spooled: number;
+            /** @description Whether the database did not answer when it was asked last; `storage` tells why. */
+            waits_for_database: boolean;
         };
     };
     responses: {
@@ -3266,6 +4727,46 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Not Found: `usage_error-not_found` */
+        "404-usage_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Not Found: `webhook_error-delivery_not_found` */
+        "404-webhook_delivery_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Not Found: `webhook_error-not_found` */
+        "404-webhook_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Not Found: `webhook_error-not_found`, `webhook_error-delivery_not_found` */
+        "404-webhook_not_found-webhook_delivery_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Conflict: `config_error-entry_exists`, `config_error-unreadable`, `config_error-read_only`, `config_error-confirmation_pending` */
         "409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending": {
             headers: {
@@ -3326,8 +4827,8 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Conflict: `token_error-in_file`, `token_error-name_taken` */
-        "409-token_in_file-token_name_taken": {
+        /** @description Conflict: `token_error-in_file`, `token_error-name_taken`, `token_error-limits_need_redis` */
+        "409-token_in_file-token_name_taken-token_limits_need_redis": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -3336,8 +4837,28 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
-        /** @description Conflict: `token_error-name_taken` */
-        "409-token_name_taken": {
+        /** @description Conflict: `token_error-name_taken`, `token_error-limits_need_redis` */
+        "409-token_name_taken-token_limits_need_redis": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `webhook_error-disabled` */
+        "409-webhook_disabled": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `webhook_error-disabled`, `webhook_error-under_way` */
+        "409-webhook_disabled-webhook_under_way": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -3456,6 +4977,16 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Unprocessable Entity: `usage_error-too_large` */
+        "422-usage_too_large": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Precondition Required: `request_error-if_match_required` */
         "428-request_if_match_required": {
             headers: {
@@ -3468,6 +4999,17 @@ export interface components {
         };
         /** @description Too Many Requests: `access_error-locked_out` */
         "429-access_locked_out": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Too Many Requests: `access_error-locked_out`, `event_error-too_many` */
+        "429-access_locked_out-event_too_many": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 "Retry-After": components["headers"]["RetryAfter"];
@@ -3562,6 +5104,39 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `event_error-stopping` */
+        "503-access_busy-access_tokens_not_loaded-event_stopping": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `limit_error-unavailable` */
+        "503-access_busy-access_tokens_not_loaded-limit_unavailable": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `limit_error-unavailable`, `storage_error-unavailable` */
+        "503-access_busy-access_tokens_not_loaded-limit_unavailable-storage_unavailable": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `storage_error-unavailable` */
         "503-access_busy-access_tokens_not_loaded-storage_unavailable": {
             headers: {
@@ -3586,6 +5161,17 @@ export interface components {
         };
         /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `storage_error-unavailable`, `config_error-busy`, `audit_error-full` */
         "503-access_busy-access_tokens_not_loaded-storage_unavailable-config_busy-audit_full": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `usage_error-busy`, `storage_error-unavailable` */
+        "503-access_busy-access_tokens_not_loaded-usage_busy-storage_unavailable": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 "Retry-After": components["headers"]["RetryAfter"];
@@ -4715,6 +6301,38 @@ export interface operations {
             503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable"];
         };
     };
+    listLimits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-limit_unavailable"];
+        };
+    };
     listTokens: {
         parameters: {
             query?: {
@@ -4794,7 +6412,7 @@ export interface operations {
             401: components["responses"]["401-access_unauthenticated"];
             403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-token_scope_not_allowed-token_owner_not_allowed"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-token_name_taken"];
+            409: components["responses"]["409-token_name_taken-token_limits_need_redis"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
             415: components["responses"]["415-request_unsupported_media_type"];
@@ -4935,7 +6553,7 @@ export interface operations {
             403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-token_scope_not_allowed-token_owner_not_allowed"];
             404: components["responses"]["404-token_not_found"];
             408: components["responses"]["request_timeout"];
-            409: components["responses"]["409-token_in_file-token_name_taken"];
+            409: components["responses"]["409-token_in_file-token_name_taken-token_limits_need_redis"];
             412: components["responses"]["412-token_stale"];
             413: components["responses"]["413-request_body_too_large"];
             414: components["responses"]["url_too_long"];
@@ -5004,6 +6622,303 @@ export interface operations {
             431: components["responses"]["headers_too_large"];
             500: components["responses"]["500-internal_unexpected"];
             503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable-audit_full"];
+        };
+    };
+    getTokenLimits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LimitList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-token_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-limit_unavailable-storage_unavailable"];
+        };
+    };
+    listUsage: {
+        parameters: {
+            query?: {
+                /** @description ended at that time or later; left out: 24 h before `to` */
+                from?: string;
+                /** @description ended before that time; left out: now */
+                to?: string;
+                /** @description the token's name */
+                token?: string;
+                /** @description its id, where the API has made it */
+                token_id?: string;
+                owner?: string;
+                /** @description as the provider calls it */
+                model?: string;
+                /** @description as the client called it */
+                requested_model?: string;
+                provider?: string;
+                credential?: string;
+                /** @description such as `chat_completions` */
+                endpoint?: string;
+                /** @description such as `429`, or `4xx` for all of a class */
+                status?: string;
+                /** @description such as `upstream_timeout` */
+                error_code?: string;
+                stream?: boolean;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description entries of a page */
+                limit?: number;
+                /** @description some of token, token_id, owner, model, requested_model, provider, credential, endpoint, status, error_code, minute, hour, day, month; with commas between */
+                group_by?: string;
+                /** @description false: a long time is summed up faster without them */
+                percentiles?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-usage_too_large"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-usage_busy-storage_unavailable"];
+        };
+    };
+    getUsageExport: {
+        parameters: {
+            query?: {
+                /** @description ended at that time or later; left out: 24 h before `to` */
+                from?: string;
+                /** @description ended before that time; left out: now */
+                to?: string;
+                /** @description the token's name */
+                token?: string;
+                /** @description its id, where the API has made it */
+                token_id?: string;
+                owner?: string;
+                /** @description as the provider calls it */
+                model?: string;
+                /** @description as the client called it */
+                requested_model?: string;
+                provider?: string;
+                credential?: string;
+                /** @description such as `chat_completions` */
+                endpoint?: string;
+                /** @description such as `429`, or `4xx` for all of a class */
+                status?: string;
+                /** @description such as `upstream_timeout` */
+                error_code?: string;
+                stream?: boolean;
+                format?: "csv" | "jsonl";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/csv": string;
+                    "application/jsonl": unknown;
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-usage_too_large"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-usage_busy-storage_unavailable"];
+        };
+    };
+    listRequests: {
+        parameters: {
+            query?: {
+                /** @description ended at that time or later; left out: 24 h before `to` */
+                from?: string;
+                /** @description ended before that time; left out: now */
+                to?: string;
+                /** @description the token's name */
+                token?: string;
+                /** @description its id, where the API has made it */
+                token_id?: string;
+                owner?: string;
+                /** @description as the provider calls it */
+                model?: string;
+                /** @description as the client called it */
+                requested_model?: string;
+                provider?: string;
+                credential?: string;
+                /** @description such as `chat_completions` */
+                endpoint?: string;
+                /** @description such as `429`, or `4xx` for all of a class */
+                status?: string;
+                /** @description such as `upstream_timeout` */
+                error_code?: string;
+                stream?: boolean;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description entries of a page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RequestList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-usage_too_large"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-usage_busy-storage_unavailable"];
+        };
+    };
+    getRequest: {
+        parameters: {
+            query?: {
+                /** @description it ended at that time or later */
+                from?: string;
+                /** @description it ended before that time */
+                to?: string;
+            };
+            header?: never;
+            path: {
+                request_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RequestShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-usage_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-usage_too_large"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-usage_busy-storage_unavailable"];
+        };
+    };
+    getEvents: {
+        parameters: {
+            query?: {
+                /** @description Globs over the names of events, with commas between, such as `request.*,config.*`. Left out: all but `request.started` and `attempt.failed`. */
+                events?: string;
+                token?: string;
+                provider?: string;
+                /** @description The provider's; of events that have none, the one as the configuration calls it. */
+                model?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out-event_too_many"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-event_stopping"];
         };
     };
     listSettings: {
@@ -6271,6 +8186,496 @@ export interface operations {
             503: components["responses"]["503-access_busy-access_tokens_not_loaded-config_cannot_seal-config_busy-audit_full"];
         };
     };
+    listWebhooks: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the part before */
+                cursor?: string;
+                /** @description most entries */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
+        };
+    };
+    createWebhook: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewWebhook"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending"];
+            412: components["responses"]["412-config_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-config_nothing_to_keep-config_edit_refused-config_invalid-config_reference_not_allowed-config_file_only-config_secret_required-provider_secret_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected-config_write_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-config_cannot_seal-config_busy-audit_full"];
+        };
+    };
+    getWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
+        };
+    };
+    replaceWebhook: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match": string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookGiven"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
+            412: components["responses"]["412-config_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-config_nothing_to_keep-config_edit_refused-config_invalid-config_reference_not_allowed-config_file_only-config_secret_required-provider_secret_required"];
+            428: components["responses"]["428-request_if_match_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected-config_write_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-config_cannot_seal-config_busy-audit_full"];
+        };
+    };
+    deleteWebhook: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match": string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EntryRemoved"];
+                };
+            };
+            /** @description No Content */
+            204: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
+            412: components["responses"]["412-config_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-config_edit_refused-config_invalid-config_reference_not_allowed-config_file_only-config_secret_required-provider_secret_required"];
+            428: components["responses"]["428-request_if_match_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected-config_write_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-config_busy-audit_full"];
+        };
+    };
+    patchWebhook: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match": string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookPatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookChanged"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
+            412: components["responses"]["412-config_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-config_nothing_to_keep-config_edit_refused-config_invalid-config_reference_not_allowed-config_file_only-config_secret_required-provider_secret_required"];
+            428: components["responses"]["428-request_if_match_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected-config_write_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-config_cannot_seal-config_busy-audit_full"];
+        };
+    };
+    testWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable-audit_full"];
+        };
+    };
+    redeliverWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RedeliveryDraft"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redelivered"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-webhook_disabled"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable-audit_full"];
+        };
+    };
+    listWebhookDeliveries: {
+        parameters: {
+            query?: {
+                state?: "dead" | "delivered" | "pending";
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description entries of a page */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-webhook_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable"];
+        };
+    };
+    getWebhookDelivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                event_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeliveryContent"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-webhook_delivery_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable"];
+        };
+    };
+    redeliverWebhookDelivery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                event_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Redelivered"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-webhook_not_found-webhook_delivery_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-webhook_disabled-webhook_under_way"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-storage_unavailable-audit_full"];
+        };
+    };
     listModels: {
         parameters: {
             query?: {
@@ -6355,6 +8760,46 @@ export interface operations {
             500: components["responses"]["500-internal_unexpected"];
             502: components["responses"]["502-model_refresh_failed"];
             503: components["responses"]["503-access_busy-access_tokens_not_loaded-audit_full"];
+        };
+    };
+    listPrices: {
+        parameters: {
+            query?: {
+                /** @description provider/model */
+                model?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description entries of a page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PriceTable"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-provider_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
         };
     };
     getJob: {

@@ -12,6 +12,7 @@ from access.quotas.memory import MemoryStore
 from access.quotas.outcomes import Lease, Refused
 from access.quotas.redis import RedisStore
 from access.quotas.scripts import Scripts
+from access.quotas.standings import standings
 from access.quotas.store import QuotaStore
 from access.quotas.waiting import WaitingStore
 from core.clock import ManualClock
@@ -67,7 +68,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         server.empty()
         server.set_clock(clock.time())
         store: QuotaStore = RedisStore(
-            Channel(server.url, 5.0),
+            Channel(lambda: server.url, 5.0),
             clock,
             scripts=Scripts(redis_server.PAUSED_CLOCK),
             lease_seconds=1e9,
@@ -85,6 +86,10 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 def of(*entries: dict[str, object]) -> Limits:
     return Limits(limit(parse_terms(entry)) for entry in entries)
+
+
+def keys(lease: Lease) -> list[str]:
+    return [each.key for each in lease.counters]
 
 
 def each_model(name: str) -> Limits:
@@ -181,19 +186,19 @@ async def test_limits_of_one_counter_count_once(world: World) -> None:
 
 async def test_made_up_names_share_a_counter_when_there_is_no_room(world: World) -> None:
     for name in ("a", "b", "c"):
-        assert [f"requests/minute/model={name}"] == [*(await world.admitted(each_model(name))).keys]
+        assert [f"requests/minute/model={name}"] == keys(await world.admitted(each_model(name)))
     await world.advance(30)
     for name in ("d", "e"):
-        assert ["requests/minute/model=~"] == [*(await world.admitted(each_model(name))).keys]
+        assert ["requests/minute/model=~"] == keys(await world.admitted(each_model(name)))
     for _ in range(2):
         await world.admitted(each_model("a"))
     await world.refused(each_model("a"))
     await world.advance(31)
     # The first three windows have ended, that of the others has not: who is counted there does not begin anew beside it.
-    assert ["requests/minute/model=~"] == [*(await world.admitted(each_model("d"))).keys]
+    assert ["requests/minute/model=~"] == keys(await world.admitted(each_model("d")))
     await world.refused(each_model("a"))
     await world.advance(30)
-    assert ["requests/minute/model=d"] == [*(await world.admitted(each_model("d"))).keys]
+    assert ["requests/minute/model=d"] == keys(await world.admitted(each_model("d")))
 
 
 async def test_a_clock_that_was_set_back_makes_nobody_wait_longer_than_a_window(world: World) -> None:
@@ -225,3 +230,26 @@ async def test_a_request_that_goes_away_holds_nothing(world: World) -> None:
             world.store.release(outcome)
         await asyncio.gather(task, return_exceptions=True)
     world.store.release(await world.admitted(limits))
+
+
+async def test_to_ask_how_limits_stand_charges_nothing(world: World) -> None:
+    entries = ({"requests": 3, "per": "hour"}, {"usd": 1, "per": "day", "shadow": True}, {"concurrency": 2})
+    terms = [parse_terms(each) for each in (*entries, {"requests": 9, "per": "hour", "max_wait_seconds": 60})]
+    asked = [limit(each, Scope(((ScopeKind.TOKEN, "alice"),))) for each in terms]
+
+    async def told() -> list[tuple[int, int, float]]:
+        found = await standings(world.store, asked)
+        assert found is not None
+        assert asked == [each.limit for each in found]
+        return [(each.used, each.remaining, each.reset_seconds) for each in found]
+
+    for _ in range(5):
+        assert [(0, 3, 0), (0, 1_000_000_000, 0), (0, 2, 0), (0, 9, 0)] == await told()
+    lease = await world.admitted(Limits(asked), estimated(nano_usd=1_500_000_000))
+    await world.advance(60)
+    for _ in range(5):
+        assert [(1, 2, 3540.0), (1_500_000_000, 0, 86_340.0), (1, 1, 0), (1, 8, 3540.0)] == await told()
+    world.store.settle(lease, used())
+    world.store.settle(await world.admitted(Limits(asked)), used())
+    assert [(2, 1, 3540.0), (0, 1_000_000_000, 86_340.0), (0, 2, 0), (2, 7, 3540.0)] == await told()
+    assert () == await standings(world.store, ())

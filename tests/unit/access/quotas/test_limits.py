@@ -39,9 +39,12 @@ def test_a_limit_is_read_as_it_is_written(entry: dict[str, Any], terms: Terms) -
     ("entry", "words"),
     [
         ({"per": "minute"}, "nothing is limited"),
-        ({"requests": 1, "tokens": 1, "per": "minute"}, "`requests` and `tokens` is limited: write one entry for each"),
-        ({"requests": 1}, "`per` is one of `minute`, `hour`, `day`, `month`"),
-        ({"requests": 1, "per": "week"}, "`per` is one of"),
+        (
+            {"requests": 1, "tokens": 1, "per": "minute"},
+            "`requests` and `tokens` in one entry: write an entry for each",
+        ),
+        ({"requests": 1}, "`requests` takes a `per`, one of `minute`, `hour`, `day`, `month`"),
+        ({"requests": 1, "per": "week"}, "takes a `per`, one of"),
         ({"concurrency": 1, "per": "day"}, "leave `per` out"),
         ({"requests": 0, "per": "day"}, "above 0"),
         ({"requests": -1, "per": "day"}, "above 0"),

@@ -35,8 +35,13 @@ def test_a_token_brings_limits_of_its_own() -> None:
     rules = Rules([Rule(EIGHT)])
     own: tuple[Terms, ...] = (SIXTY,)
     subject = Subject(token="alice", model="m")
-    assert ["concurrency/held/all", "requests/minute/token=alice"] == keys(rules.for_request(subject, own))
-    assert rules.for_request(subject, own) is rules.for_request(subject, own)
+    found = rules.for_request(subject, own, "api:tok_1")
+    assert ["concurrency/held/all", "requests/minute/token=api:tok_1"] == keys(found)
+    assert found is rules.for_request(subject, own, "api:tok_1")
+    # Another of that name, which has come after it.
+    assert ["concurrency/held/all", "requests/minute/token=api:tok_2"] == keys(
+        rules.for_request(subject, own, "api:tok_2")
+    )
     assert ["concurrency/held/all"] == keys(rules.for_request(subject, ()))
 
 

@@ -21,7 +21,7 @@ def of(*entries: dict[str, object]) -> Limits:
 
 @pytest.fixture
 def store() -> WaitingStore:
-    return WaitingStore(MemoryStore(SystemClock()), most=4)
+    return WaitingStore(MemoryStore(SystemClock()), most=8)
 
 
 async def asked(store: WaitingStore, limits: Limits) -> asyncio.Task[Admission]:
@@ -96,6 +96,24 @@ async def test_who_finds_the_lines_full_is_refused_at_once(store: WaitingStore) 
     assert 0 == store.waiting
     store.release(lease)
     store.release(lease_of(await store.admit(limits, estimated())))
+
+
+async def test_a_line_that_is_flooded_leaves_room_for_others(store: WaitingStore) -> None:
+    """As a token that sends ever more than it may would keep all others from waiting."""
+    terms = parse_terms(ONE_AT_A_TIME)
+    flooded, other = (Limits([limit(terms, Scope(((ScopeKind.TOKEN, name),)))]) for name in ("flooded", "other"))
+    leases = [lease_of(await store.admit(limits, estimated())) for limits in (flooded, other)]
+    tasks = [await asked(store, flooded) for _ in range(20)]
+    assert 4 == store.waiting
+    waits = await asked(store, other)
+    assert not waits.done()
+    assert [False] * 4 + [True] * 16 == [task.done() for task in tasks]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for lease in leases:
+        store.release(lease)
+    store.release(lease_of(await waits))
 
 
 async def test_who_leaves_the_head_of_the_line_makes_way(store: WaitingStore) -> None:
