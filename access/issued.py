@@ -20,11 +20,11 @@ from access.quotas.limits import Terms
 from access.quotas.windows import Window
 from core.globs import GlobSet
 from core.identity import ApiToken, Bounds, Grant, Scope
+from core.moments import MICROSECONDS
 from storage.records import StoredToken, TokenChanges
 
 _log = logging.getLogger("sluice.access")
 
-_MICROSECONDS = 1_000_000
 # RFC 6666: nothing is sent from there.
 _NOWHERE = ipaddress.IPv6Network("100::/64")
 _KEPT_ANSWERS = 256
@@ -58,7 +58,7 @@ class IssuedTokens:
 
     def apply(self, changes: TokenChanges, now: float) -> None:
         """Put a snapshot in use that has these ``changes`` over the present one. ``now``: seconds since the Unix epoch."""
-        at = round(now * _MICROSECONDS)
+        at = round(now * MICROSECONDS)
         living = [each for each in changes.tokens if each.living(at)]
         self._swap(living, [each.sha256 for each in changes.tokens if not each.living(at)])
         self.version = changes.version
@@ -70,7 +70,7 @@ class IssuedTokens:
         """
         if self.version is not None and changed.changed <= self.version:
             return
-        if changed.living(round(now * _MICROSECONDS)):
+        if changed.living(round(now * MICROSECONDS)):
             self._swap((changed,), ())
         else:
             self._swap((), (changed.sha256,))
@@ -84,7 +84,7 @@ class IssuedTokens:
         removed = tuple(removed)
         changed = {*removed, *(each.sha256 for each in put)}
         graces = {sha256: until for sha256, until in self._graces.items() if sha256 not in changed}
-        graces |= {each.sha256: each.grace_until / _MICROSECONDS for each in put if each.grace_until is not None}
+        graces |= {each.sha256: each.grace_until / MICROSECONDS for each in put if each.grace_until is not None}
         self._table = self._table.changed(((each.sha256, api_token(each)) for each in put), removed)
         self._graces, self._ending_at = graces, min(graces.values(), default=math.inf)
 
@@ -98,7 +98,7 @@ class IssuedTokens:
 def api_token(stored: StoredToken) -> ApiToken:
     """What a request gets to know of ``stored``. What cannot be understood opens nothing."""
     scope = _scope(stored)
-    ends = [at / _MICROSECONDS for at in (stored.expires_at, stored.grace_until) if at is not None]
+    ends = [at / MICROSECONDS for at in (stored.expires_at, stored.grace_until) if at is not None]
     return ApiToken(
         name=stored.name,
         scope=scope,

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ from config.faults import ConfigFaults
 from config.sources import revision_of
 from core.clock import Clock
 from core.identity import Author
+from core.moments import moment_of
 from gateway.failures import FailureWatch
 from management.editing.editor import NothingPending, Pending
 
@@ -75,7 +75,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         return Pending(
             revision=self.revision,
             before=self.before,
-            confirm_by=datetime.fromtimestamp(self.deadline, UTC),
+            confirm_by=moment_of(self.deadline),
             author=self.author,
             max_failure_increase=self.max_failure_increase,
         )

@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from config.merge import merge
 from config.sources import SourceFile, revision_of
 from core.events import ConfigRejected, ConfigRolledBack
 from core.identity import Author
+from core.moments import moment_of
 from gateway.build import Generation
 from gateway.confirmation import ASKED, COMMENTS, Confirmations, Waiting, log_rolled_back
 from gateway.control import Answered, Apply, Reload
@@ -261,7 +261,7 @@ class ConfigEditor:
             everywhere=answered.by_all,
             notices=written.notices,
             restart=self._reloader.restart_keys(config),
-            confirm_by=None if written.deadline is None else datetime.fromtimestamp(written.deadline, UTC),
+            confirm_by=moment_of(written.deadline),
         )
 
     async def _roll_back_because(self, reason: str) -> None:

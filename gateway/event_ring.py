@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from core.events import EVENTS, Event, Events
+from core.moments import MICROSECONDS
 from management.event_feed import Wanted
 from webhooks.payload import render_payload
 
@@ -26,7 +27,6 @@ LINGER_SECONDS = 60.0
 
 _OVERHEAD_BYTES = 512
 _KINDS = {kind.name: kind for kind in EVENTS}
-_MICROSECONDS = 1_000_000
 
 
 class _Entry:
@@ -117,7 +117,7 @@ class EventRing:
             event = entry.event
             if event is not None and is_wanted(event, wanted):
                 if entry.text is None:
-                    entry.text = render_payload(event, round(entry.at * _MICROSECONDS))
+                    entry.text = render_payload(event, round(entry.at * MICROSECONDS))
                     if entry.size:
                         # It has been measured; now it is known better.
                         entry.size += len(entry.text)

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 from access.issued import IssuedTokens
@@ -16,6 +15,7 @@ from config.schema import Token
 from core.clock import Clock
 from core.events import Event, TokenCreated, TokenRevoked
 from core.identity import Author
+from core.moments import moment_of
 from core.tasks import Tasks
 from gateway.control import Others, RefreshTokens
 from gateway.stores import Stores
@@ -73,7 +73,7 @@ class IssuedTokenKeeper:
         return IssuedTokensStatus(
             count=len(self._issued),
             loaded=not self._issued.incomplete,
-            stale_since=None if self._failing_since is None else datetime.fromtimestamp(self._failing_since, UTC),
+            stale_since=moment_of(self._failing_since),
         )
 
     async def _run(self) -> None:

@@ -5,12 +5,12 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import msgspec
 
 from core.clock import Clock
 from core.ids import new_job_id
+from core.moments import MICROSECONDS, moment
 from gateway.stores import Stores
 from management.provider_service import Job, JobState, RefreshReport
 from proxy.discovery import KeeperFailed, SeenList
@@ -19,9 +19,8 @@ from storage.errors import NotFound, StorageUnavailable
 from storage.records import Job as StoredJob
 from storage.records import ProviderModels, SeenModel
 
-_MICROSECONDS = 1_000_000
 _MOST_JOBS = 100
-_LONGEST_MICROSECONDS = 3600 * _MICROSECONDS
+_LONGEST_MICROSECONDS = 3600 * MICROSECONDS
 """A job takes minutes. One that seems to run for longer has ended with its process."""
 _PAUSE_SECONDS = 15.0
 
@@ -56,7 +55,7 @@ class KeptModels:
         models = [SeenModel(model.id, model.raw or msgspec.json.encode(model.id)) for model in seen.models]
         try:
             await self._stores.prepare()
-            await self._stores.models.replace(provider, models, round(seen.seen_at * _MICROSECONDS))
+            await self._stores.models.replace(provider, models, round(seen.seen_at * MICROSECONDS))
         except StorageUnavailable as error:
             raise KeeperFailed from error
 
@@ -64,7 +63,7 @@ class KeptModels:
 def _lists(found: Mapping[str, ProviderModels]) -> dict[str, SeenList]:
     return {
         name: SeenList(
-            read_models(b"[%s]" % b",".join(one.raw for one in kept.models)).models, kept.seen_at / _MICROSECONDS
+            read_models(b"[%s]" % b",".join(one.raw for one in kept.models)).models, kept.seen_at / MICROSECONDS
         )
         for name, kept in found.items()
     }
@@ -135,14 +134,10 @@ class Jobs:
             id=job.id,
             kind=job.kind,
             state=JobState.FAILED if lost else JobState(job.state),
-            created_at=_moment(job.created_at),
-            finished_at=None if job.finished_at is None else _moment(job.finished_at),
+            created_at=moment(job.created_at),
+            finished_at=moment(job.finished_at),
             result=None if job.result is None else msgspec.convert(job.result, RefreshReport),
         )
 
     def _now(self) -> int:
-        return round(self._clock.time() * _MICROSECONDS)
-
-
-def _moment(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / _MICROSECONDS, UTC)
+        return round(self._clock.time() * MICROSECONDS)

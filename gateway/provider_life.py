@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from config.schema import Provider
 from core.errors import UpstreamError
 from core.events import ConfigApplied
+from core.moments import moment_of
 from gateway.build import Generation
 from gateway.explain import masked
 from gateway.kept import Jobs, KeptModels
@@ -203,7 +204,7 @@ class ProviderLife:
         return KnownModels(
             provider=name,
             models=shown,
-            seen_at=None if listing.seen_at is None else datetime.fromtimestamp(listing.seen_at, UTC),
+            seen_at=moment_of(listing.seen_at),
             stale=listing.stale,
             refreshing=listing.refreshing,
             stored=listing.stored,
@@ -215,7 +216,7 @@ class ProviderLife:
         if at is None:
             return None
         clock = self._resources.clock
-        return datetime.fromtimestamp(clock.time() - clock.monotonic() + at, UTC)
+        return moment_of(clock.time() - clock.monotonic() + at)
 
 
 def listed_models(generation: Generation, lists: Mapping[str, tuple[Seen, ...]]) -> tuple[ListedModel, ...]:
@@ -249,5 +250,4 @@ def _error(error: UpstreamError) -> ProbeError:
 
 
 def _shown_model(model: Seen) -> KnownModel:
-    created = None if model.created is None else datetime.fromtimestamp(model.created, UTC)
-    return KnownModel(id=model.id, owned_by=model.owned_by, created_at=created)
+    return KnownModel(id=model.id, owned_by=model.owned_by, created_at=moment_of(model.created))

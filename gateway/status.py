@@ -1,7 +1,6 @@
 """What the management API tells about the running gateway."""
 
-from datetime import UTC, datetime
-
+from core.moments import moment_of
 from gateway.limits import QuotaState
 from gateway.reload import Reloader
 from gateway.resources import Resources
@@ -46,13 +45,13 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
     )
     return Health(
         revision=generation.revision,
-        started_at=datetime.fromtimestamp(started_at, UTC),
+        started_at=moment_of(started_at),
         uptime_seconds=round(resources.clock.time() - started_at, 3),
         draining=draining,
         providers=providers,
         last_reload=_last_reload(reloader),
         stale_secrets=tuple(
-            StaleSecret(reference=stale.reference, reason=stale.reason, since=datetime.fromtimestamp(stale.since, UTC))
+            StaleSecret(reference=stale.reference, reason=stale.reason, since=moment_of(stale.since))
             for stale in resources.secrets.stale()
         ),
         issued_tokens=resources.token_keeper.status(),
@@ -67,7 +66,7 @@ def _storage(state: StoreState) -> StorageStatus:
     return StorageStatus(
         state=state.status,
         reason=state.reason,
-        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        since=moment_of(state.since),
         waiting=state.waiting,
         spooled=state.spooled,
     )
@@ -89,7 +88,7 @@ def _quotas(state: QuotaState) -> QuotasStatus:
         store=state.store,
         up=state.up,
         reason=state.reason,
-        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        since=moment_of(state.since),
         waiting=state.waiting,
     )
 
@@ -98,7 +97,7 @@ def _ledger(state: LedgerState) -> LedgerStatus:
     return LedgerStatus(
         state=state.status,
         reason=state.reason,
-        since=None if state.since is None else datetime.fromtimestamp(state.since, UTC),
+        since=moment_of(state.since),
         waiting=state.waiting,
         spooled=state.spooled,
         lost=state.lost,
@@ -111,7 +110,7 @@ def _last_reload(reloader: Reloader) -> ReloadStatus | None:
     at, trigger, outcome = reloader.last
     refused = isinstance(outcome, Refused)
     return ReloadStatus(
-        at=datetime.fromtimestamp(at, UTC),
+        at=moment_of(at),
         trigger=trigger,
         result="rejected" if refused else "applied",
         faults=len(outcome.faults) if isinstance(outcome, Refused) else 0,

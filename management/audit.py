@@ -1,12 +1,13 @@
 """Who has changed what."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from core.identity import Role
+from core.moments import Moment, microseconds, moment
 from management.errors import RequestError, StorageError
 from management.handler.base import ManagementHandler
 from management.handler.operation import operation
@@ -15,10 +16,7 @@ from management.handler.permit import requires
 from storage.errors import BadCursor
 from storage.records import AuditEntry, AuditFilter
 
-_MICROSECONDS = 1_000_000
-
 Text = Annotated[str, Meta(max_length=500)]
-Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +90,8 @@ class Audit(ManagementHandler):
             resource=query.resource,
             resource_id=query.resource_id,
             outcome=query.outcome,
-            since=_microseconds(query.since),
-            until=_microseconds(query.until),
+            since=microseconds(query.since),
+            until=microseconds(query.until),
         )
         # First: what goes to the database meanwhile may be counted though it is there, and not the other way round.
         waiting = await self.dependencies.audit.waiting()
@@ -122,7 +120,7 @@ def _shown(entry: AuditEntry) -> AuditEntryShown:
     return AuditEntryShown(
         seq=entry.seq,
         id=entry.id,
-        at=datetime.fromtimestamp(entry.at / _MICROSECONDS, UTC),
+        at=moment(entry.at),
         actor=entry.actor,
         actor_kind=entry.actor_kind,
         address=entry.address,
@@ -146,7 +144,3 @@ def _value(text: str | None) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-
-
-def _microseconds(at: datetime | None) -> int | None:
-    return None if at is None else round(at.timestamp() * _MICROSECONDS)

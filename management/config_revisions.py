@@ -1,6 +1,6 @@
 """What the configuration was: its revisions, how they differ, and putting one back."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from config.edit.edits import PutFiles
 from core.identity import Role
+from core.moments import moment
 from management.config import readable
 from management.editing.config_edits import ANSWERS, Comment, commit, plain
 from management.editing.config_errors import COMMIT_CODES
@@ -25,7 +26,6 @@ from storage.records import Files, StoredRevision
 CURRENT = "current"
 """In the place of a revision: the files as they are on the disk."""
 
-_MICROSECONDS = 1_000_000
 _READ_ERRORS = (ConfigError.REVISION_MISSING, StorageError.UNAVAILABLE)
 
 
@@ -169,7 +169,7 @@ def _shown(revision: StoredRevision) -> RevisionShown:
     return RevisionShown(
         id=revision.id,
         revision=revision.revision,
-        at=datetime.fromtimestamp(revision.at / _MICROSECONDS, UTC),
+        at=moment(revision.at),
         author=revision.author,
         trigger=revision.trigger,
         comment=revision.comment,

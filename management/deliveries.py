@@ -10,10 +10,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from core.identity import Role
+from core.moments import MICROSECONDS, Moment, microseconds, moment
 from management.dependencies import Dependencies
 from management.errors import ManagementError, RequestError, StorageError, WebhookError
 from management.handler.base import ManagementHandler
-from management.handler.moments import MICROSECONDS, moment
 from management.handler.operation import operation
 from management.handler.pages import Cursor, Limit, bad_cursor
 from management.handler.permit import requires
@@ -22,7 +22,6 @@ from storage.webhook_records import PENDING, StoredDelivery
 from webhooks.service import WebhookDisabled
 
 State = Literal["pending", "delivered", "dead"]
-Moment = Annotated[datetime, Meta(tz=True)]
 
 MOST_AT_A_TIME = 1000
 _AUDITED_IDS = 20
@@ -205,7 +204,7 @@ class WebhookRedelivery(ManagementHandler):
                 redelivered = service.redeliver(name, event_ids)
             case UnsetType(), datetime() as since:
                 audited = {"since": since}
-                redelivered = service.redeliver_dead(name, round(since.timestamp() * MICROSECONDS))
+                redelivered = service.redeliver_dead(name, microseconds(since))
             case _:
                 raise ManagementError(RequestError.INVALID_BODY, "Send `event_ids` or `since`, and not both.")
         self.audit("webhook", name, after=audited)

@@ -1,7 +1,7 @@
 """Limits as the management API takes and shows them."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,6 +14,7 @@ from access.quotas.rules import Listed
 from access.quotas.windows import Window
 from config.schema import Limit
 from core.identity import ApiToken
+from core.moments import moment_of
 
 MAX_LIMITS = 32
 
@@ -140,7 +141,7 @@ def _shown(
         used=None if standing is None else _amount(terms.metric, standing.used),
         remaining=None if standing is None else _amount(terms.metric, standing.remaining),
         reset_seconds=reset,
-        resets_at=None if reset is None else datetime.fromtimestamp(now + reset, UTC),
+        resets_at=None if reset is None else moment_of(now + reset),
     )
 
 

@@ -1,13 +1,14 @@
 """The requests that the ledger has."""
 
 from core.identity import Role
+from core.moments import moment
 from management.errors import ManagementError, UsageError
 from management.handler.base import ManagementHandler
 from management.handler.operation import operation
 from management.handler.permit import requires
 from management.usage import REFUSALS, read_ledger
 from management.usage_asked import anywhere, cursor_of, page_of
-from management.usage_bodies import PlaceQuery, RequestList, RequestQuery, RequestShown, moment, shown_request
+from management.usage_bodies import PlaceQuery, RequestList, RequestQuery, RequestShown, shown_request
 
 
 class Requests(ManagementHandler):

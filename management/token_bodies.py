@@ -1,7 +1,7 @@
 """API tokens as the management API takes and shows them."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,6 +11,7 @@ from access.token_rules import MAX_OWNER_CHARACTERS, parse_time
 from access.tokens import FILE_PREFIX
 from config.schema import Name, Token
 from core.identity import Grant, Scope
+from core.moments import MICROSECONDS, Moment, microseconds, moment, moment_of
 from management.handler.pages import Cursor, Limit
 from management.limit_bodies import Limits, TokenLimit, entries_of, shown_limits
 from storage.errors import BadCursor
@@ -20,7 +21,6 @@ from storage.records import StoredToken
 MAX_GRACE_SECONDS = 2_592_000
 SHOWN_CHARACTERS = 14
 """Of a token's text, to tell it by."""
-MICROSECONDS = 1_000_000
 LAST_MOMENT = 253_402_300_799_000_000
 """The last second that can be written, in microseconds."""
 MAX_METADATA = 32
@@ -32,7 +32,6 @@ IpRanges = Annotated[
     Meta(max_length=256, description="addresses and networks that it may be used from; none: everywhere"),
 ]
 Owner = Annotated[str, Meta(min_length=1, max_length=MAX_OWNER_CHARACTERS, description="whose it is")]
-Moment = Annotated[datetime, Meta(tz=True)]
 MetadataKey = Annotated[str, Meta(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA, description="notes of your own")]
@@ -149,15 +148,15 @@ def shown_token(token: StoredToken, now: float) -> TokenShown:
         models=token.models,
         endpoints=token.endpoints,
         owner=token.owner,
-        expires_at=_moment(token.expires_at),
+        expires_at=moment(token.expires_at),
         ip_ranges=token.ip_ranges,
         metadata=token.metadata,
         limits=shown_limits(token.limits),
-        created_at=_moment(token.created_at),
+        created_at=moment(token.created_at),
         created_by=token.created_by,
         rotated_from=token.rotated_from,
-        grace_until=_moment(token.grace_until),
-        revoked_at=_moment(token.revoked_at),
+        grace_until=moment(token.grace_until),
+        revoked_at=moment(token.revoked_at),
     )
 
 
@@ -174,19 +173,11 @@ def declared_token(token: Token, now: float) -> TokenShown:
         models=token.models,
         endpoints=token.endpoints,
         owner=token.owner,
-        expires_at=None if expires_at is None else datetime.fromtimestamp(expires_at, UTC),
+        expires_at=moment_of(expires_at),
         ip_ranges=token.ip_ranges,
         metadata=dict(token.metadata),
         limits=tuple(TokenLimit(**msgspec.structs.asdict(each)) for each in token.limits),
     )
-
-
-def microseconds(at: datetime | None) -> int | None:
-    return None if at is None else round(at.timestamp() * MICROSECONDS)
-
-
-def _moment(at: int | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at / MICROSECONDS, UTC)
 
 
 def changes(found: StoredToken, asked: TokenPatch) -> Iterator[tuple[str, Any]]:

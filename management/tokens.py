@@ -1,6 +1,8 @@
 """API tokens: those that the API makes, and, to be read only, those of the file."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +15,7 @@ from access.tokens import RANDOM_BYTES, digest, new_token
 from config.faults import Fault
 from core.identity import Role, Scope
 from core.ids import new_token_id
+from core.moments import MICROSECONDS, microseconds
 from management.errors import ManagementError, RequestError, StorageError, TokenError
 from management.handler.base import ManagementHandler
 from management.handler.operation import operation
@@ -22,7 +25,6 @@ from management.limit_bodies import entries_of
 from management.token_bodies import (
     LAST_MOMENT,
     MAX_METADATA,
-    MICROSECONDS,
     SHOWN_CHARACTERS,
     Rotation,
     TokenIssued,
@@ -33,7 +35,6 @@ from management.token_bodies import (
     TokenShown,
     changes,
     declared_token,
-    microseconds,
     read_cursor,
     shown_token,
 )
@@ -228,12 +229,8 @@ class TokenItem(ManagementHandler):
         expected = _expected(self)
         _require_of_api(self.dependencies.tokens, token_id)
         before = await stored(self, token_id)
-        try:
+        with _lost(token_id):
             kept = await self.dependencies.tokens.revoke(token_id, expected, self.author)
-        except NotFound as error:
-            raise not_found(token_id) from error
-        except Stale as error:
-            raise _stale(error) from error
         now = self.dependencies.clock.time()
         after = shown_token(kept.token, now)
         self.audit("token", token_id, before=shown_token(before, now), after=after)
@@ -279,12 +276,8 @@ class TokenRotation(ManagementHandler):
             prefix=text[:SHOWN_CHARACTERS],
             grace_until=round((now + asked.grace_seconds) * MICROSECONDS) if asked.grace_seconds else 0,
         )
-        try:
+        with _lost(token_id):
             kept = await self.dependencies.tokens.rotate(token_id, expected, successor, self.author)
-        except NotFound as error:
-            raise not_found(token_id) from error
-        except Stale as error:
-            raise _stale(error) from error
         _write_issued(self, kept, text, before=shown_token(before, now))
 
 
@@ -379,6 +372,17 @@ def _part_of(cursor: str | None) -> tuple[str, str]:
         return read_cursor(cursor)
     except BadCursor as error:
         raise bad_cursor() from error
+
+
+@contextmanager
+def _lost(token_id: str) -> Iterator[None]:
+    """Tell of a token that is gone, or is another by now."""
+    try:
+        yield
+    except NotFound as error:
+        raise not_found(token_id) from error
+    except Stale as error:
+        raise _stale(error) from error
 
 
 def _stale(error: Stale) -> ManagementError:

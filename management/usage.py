@@ -8,6 +8,7 @@ from typing import Literal
 from tornado.iostream import StreamClosedError
 
 from core.identity import Role
+from core.moments import moment
 from management.errors import ManagementError, RequestError, StorageError, UsageError
 from management.handler.base import ManagementHandler
 from management.handler.in_thread import in_thread
@@ -19,7 +20,6 @@ from management.usage_bodies import (
     LedgerQuery,
     UsageList,
     UsageQuery,
-    moment,
     shown_group,
     shown_usage,
 )

@@ -1,10 +1,11 @@
 """What a caller asks of the ledger, and whether they may."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import msgspec
 
 from core.identity import ApiToken, AuthContext, Role, Session, effective_role
+from core.moments import MICROSECONDS, microseconds
 from management.errors import AccessError, ManagementError, RequestError
 from management.handler.pages import bad_cursor
 from management.usage_bodies import LedgerQuery, PlaceQuery, RequestQuery, UsageQuery
@@ -12,13 +13,11 @@ from storage.errors import BadCursor
 from storage.pages import decode_cursor, encode_cursor
 from storage.usage_records import KEYS, LedgerFilter
 
-_MICROSECONDS = 1_000_000
-_DAY = 86_400 * _MICROSECONDS
+_DAY = 86_400 * MICROSECONDS
 DEFAULT_RANGE_DAYS = 1
 MAX_RANGE_DAYS = 3660
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST = (datetime(9000, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_MOST = microseconds(datetime(9000, 1, 1, tzinfo=UTC))
 
 
 def filter_of(query: LedgerQuery, caller: AuthContext, now: float) -> LedgerFilter:
@@ -27,7 +26,7 @@ def filter_of(query: LedgerQuery, caller: AuthContext, now: float) -> LedgerFilt
     Raises:
         ManagementError: 400: no range of time; 403: others' requests.
     """
-    until = round(now * _MICROSECONDS) if query.to is None else _place("to", query.to)
+    until = round(now * MICROSECONDS) if query.to is None else _place("to", query.to)
     since = max(until - DEFAULT_RANGE_DAYS * _DAY, 0) if query.from_ is None else _place("from", query.from_)
     return _filter(query, caller, since, until)
 
@@ -117,7 +116,7 @@ def _require_own(name: str, asked: str | None, own_one: str | None) -> None:
 
 
 def _place(name: str, at: datetime) -> int:
-    found = (at - _EPOCH) // timedelta(microseconds=1)
+    found = microseconds(at)
     if not 0 <= found <= _MOST:
         raise ManagementError(
             RequestError.INVALID_QUERY, f"`{name}` is out of all bounds: take a time from 1970 on.", param=name

@@ -1,21 +1,18 @@
 """What operations on the ledger take and answer."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from core.moments import MICROSECONDS, Moment, moment
 from management.handler.money import Usd
 from management.handler.pages import Cursor, Limit
 from storage.ledger_records import LedgerRow
 from storage.usage_records import BUCKET_KEYS, KEYS, Percentiles, Usage, UsageGroup
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECONDS = 1_000_000
-
 Text = Annotated[str, Meta(max_length=500)]
-Moment = Annotated[datetime, Meta(tz=True)]
 From = Annotated[datetime, Meta(tz=True, description="ended at that time or later; left out: 24 h before `to`")]
 To = Annotated[datetime, Meta(tz=True, description="ended before that time; left out: now")]
 Status = Annotated[str, Meta(pattern="^[1-5]([0-9]{2}|xx)$", description="such as `429`, or `4xx` for all of a class")]
@@ -171,11 +168,6 @@ class RequestList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
-def moment(microseconds: int) -> datetime:
-    """As answers have it."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
 def shown_group(group_by: tuple[str, ...], group: UsageGroup) -> UsageShown:
     """As answers have it."""
     named: dict[str, Any] = {
@@ -228,19 +220,19 @@ def shown_request(row: LedgerRow) -> RequestShown:
         status=row.status,
         error_code=row.error_code,
         attempts=row.attempts,
-        duration_seconds=row.duration_us / _MICROSECONDS,
+        duration_seconds=row.duration_us / MICROSECONDS,
         ttft_seconds=_seconds(row.ttft_us),
         upstream_seconds=_seconds(row.upstream_us),
-        overhead_seconds=row.overhead_us / _MICROSECONDS,
+        overhead_seconds=row.overhead_us / MICROSECONDS,
         revision=row.revision,
     )
 
 
 def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / _MICROSECONDS
+    return None if microseconds is None else microseconds / MICROSECONDS
 
 
 def _percentiles(found: Percentiles | None) -> PercentilesShown | None:
     if found is None:
         return None
-    return PercentilesShown(*(value / _MICROSECONDS for value in msgspec.structs.astuple(found)))
+    return PercentilesShown(*(value / MICROSECONDS for value in msgspec.structs.astuple(found)))

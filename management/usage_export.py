@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from core.moments import MICROSECONDS, moment
 from management.handler.json_text import encode
 from management.handler.money import Usd
-from management.usage_bodies import RequestShown, moment, shown_request
+from management.usage_bodies import RequestShown, shown_request
 from storage.ledger_records import LedgerRow
 
 CSV = "text/csv"
@@ -18,7 +19,6 @@ _HEADER = tuple(field.encode_name for field in msgspec.structs.fields(RequestSho
 # https://owasp.org/www-community/attacks/CSV_Injection: what spreadsheets take for a formula, of whatever client. The
 # apostrophe makes it a text to them; a text that begins with one gets another, so that nobody has to guess.
 _FORMULAS = frozenset("=+-@\t\r\n'\uff1d\uff0b\uff0d\uff20")
-_MICROSECONDS = 1_000_000
 
 
 def csv_header() -> bytes:
@@ -91,5 +91,5 @@ def _number(value: int | None) -> str:
 def _seconds(microseconds: int | None) -> str:
     if microseconds is None:
         return ""
-    whole, rest = divmod(microseconds, _MICROSECONDS)
+    whole, rest = divmod(microseconds, MICROSECONDS)
     return f"{whole}.{rest:06d}"

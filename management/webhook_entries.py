@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import msgspec
 
+from core.moments import moment
 from management.editing.entries import Entries, Entry, Section
 from management.editing.entry_handlers import EntryCollection, EntryItem
 from management.editing.entry_schema import EntryChanged, EntryGiven, EntryPatch, EntryShown, NewEntry
 from management.errors import ManagementError, RequestError, WebhookError
-from management.handler.moments import moment
 from management.secrets.entry_values import Json, Translated
 from storage.errors import NotFound
 from webhooks.signing import new_secret

@@ -26,8 +26,11 @@ _BOOLEANS = [place for place, column in enumerate(ledger.columns) if isinstance(
 # Rows that are there already were written by a try that seemed to fail, or are read from the spool again.
 _PASSING_OVER = "ON CONFLICT DO NOTHING"
 _ONE = "(" + ", ".join("?" * _COLUMNS) + ")"
-_ADD_ONE_TO_SQLITE = f"INSERT INTO ledger VALUES {_ONE} {_PASSING_OVER}"  # noqa: S608  no text of others is in it
-_ADD_SOME_TO_SQLITE = f"INSERT INTO ledger VALUES {', '.join([_ONE] * ROWS_AT_ONCE)} {_PASSING_OVER}"  # noqa: S608  as above
+# In few statements: between two of them SQLite's thread and the event loop take the interpreter from each other.
+_ADD_TO_SQLITE = [
+    (size, f"INSERT INTO ledger VALUES {', '.join([_ONE] * size)} {_PASSING_OVER}")  # noqa: S608  no text of others is in it
+    for size in (ROWS_AT_ONCE, 32, 4, 1)
+]
 # One text for all rows: to make it costs this process a quarter of what a value for each column does.
 _ADD_TO_POSTGRESQL = text(
     "INSERT INTO ledger SELECT * FROM json_populate_recordset(CAST(NULL AS ledger), CAST(:rows AS json)) "
@@ -75,14 +78,13 @@ class LedgerStore:
 
 
 async def _add_to_sqlite(connection: Connection, rows: Sequence[LedgerRow]) -> int:
-    whole = len(rows) - len(rows) % ROWS_AT_ONCE
-    some = []
-    for start in range(0, whole, ROWS_AT_ONCE):
-        some.append(_values(rows[start : start + ROWS_AT_ONCE]))
-        await asyncio.sleep(0)
-    single = [_values((row,)) for row in rows[whole:]]
-    added = 0
-    for statement, values in ((_ADD_SOME_TO_SQLITE, some), (_ADD_ONE_TO_SQLITE, single)):
+    added = start = 0
+    for size, statement in _ADD_TO_SQLITE:
+        values = []
+        while len(rows) - start >= size:
+            values.append(_values(rows[start : start + size]))
+            start += size
+            await asyncio.sleep(0)
         if values:
             added += await connection.run(_execute, statement, values)
     return added

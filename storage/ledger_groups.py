@@ -7,21 +7,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, Subquery, and_, case, func, literal_column, select, tuple_
 
 from storage.ledger_tables import ledger
-from storage.usage_records import BUCKET_KEYS, Key, LedgerFilter, Percentiles, Usage
+from storage.usage_records import BUCKET_KEYS, COLUMN_KEYS, Key, LedgerFilter, Percentiles, Usage
 
-_EQUAL: Final = (
-    "token",
-    "token_id",
-    "owner",
-    "model",
-    "requested_model",
-    "provider",
-    "credential",
-    "endpoint",
-    "status",
-    "error_code",
-    "stream",
-)
+_EQUAL: Final = (*COLUMN_KEYS, "stream")
 _SUMMED: Final = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_nano_usd")
 _TIMED: Final = ("duration_us", "ttft_us")
 _PERCENTS: Final = (50, 90, 95, 99)
