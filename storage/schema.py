@@ -17,7 +17,7 @@ from core.clock import Clock
 from storage.address import Address, SqliteFile
 from storage.connection import call, transaction
 from storage.drivers import unavailable
-from storage.engines import WRITES, make_engine
+from storage.engines import BUSY_SECONDS, WRITES, make_engine
 from storage.errors import Reason, SchemaUnknown, StorageUnavailable
 from storage.migrations import REVISIONS, create, revision_of
 from storage.tables import METADATA
@@ -49,8 +49,9 @@ async def bring_up(address: Address, clock: Clock) -> Migration:
     # An engine for this alone: a migration may take longer than a statement should.
     engine = make_engine(address, patient=True)
     deadline = clock.monotonic() + _MIGRATION_SECONDS
+    settled_by = asyncio.get_running_loop().time() + BUSY_SECONDS
     try:
-        while (done := await _try_to_bring_up(engine, address.shown)) is None:
+        while (done := await _look_and_bring_up(engine, address.shown, settled_by)) is None:
             if clock.monotonic() > deadline:
                 raise StorageUnavailable(
                     f"the database {address.shown} has been locked by a migration of another process for over "
@@ -61,6 +62,17 @@ async def bring_up(address: Address, clock: Clock) -> Migration:
     finally:
         await asyncio.shield(call(address.shown, engine.dispose))
     return done
+
+
+async def _look_and_bring_up(engine: Engine, where: str, settled_by: float) -> Migration | None:
+    try:
+        return await _try_to_bring_up(engine, where)
+    except StorageUnavailable as error:
+        # Once in its life a file goes over to a write-ahead log, and for that SQLite waits for nobody: of several processes
+        # that open a new one some are told at once that it is locked.
+        if error.reason is Reason.LOCKED and asyncio.get_running_loop().time() < settled_by:
+            return None
+        raise
 
 
 async def _try_to_bring_up(engine: Engine, where: str) -> Migration | None:

@@ -348,7 +348,7 @@ async def connection(host: str, port: int) -> AsyncIterator[tuple[asyncio.Stream
         writer.transport.abort()
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0, what: str = "it") -> float:
+async def until(condition: Callable[[], object], seconds: float = 20.0, what: str = "it") -> float:
     """Wait until ``condition()`` holds; gives the seconds that it took.
 
     Raises:

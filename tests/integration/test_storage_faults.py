@@ -242,10 +242,26 @@ async def test_a_file_that_is_locked_at_the_start_is_opened_later(
     tmp_path: Path, new_database: NewDatabase, busy_at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage.schema, "_MIGRATION_SECONDS", 0.3)
+    monkeypatch.setattr(storage.schema, "BUSY_SECONDS", 0.2)
     database = new_database("sqlite", url=f"sqlite:///{tmp_path}/sluice.db")
     sqlite3.connect(tmp_path / "sluice.db").close()
     with held(tmp_path / "sluice.db", "EXCLUSIVE"), refused(Reason.LOCKED):
         await database.open()
+    await put(database, "a")
+
+
+async def test_who_is_told_at_once_that_a_new_file_is_locked_tries_again(
+    tmp_path: Path, new_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As SQLite does to all but one of several processes that make a write-ahead log for it.
+    monkeypatch.setattr(storage.engines, "BUSY_SECONDS", 0.0)
+    database = new_database("sqlite", url=f"sqlite:///{tmp_path}/sluice.db")
+    sqlite3.connect(tmp_path / "sluice.db").close()
+    with held(tmp_path / "sluice.db", "EXCLUSIVE"):
+        opening = asyncio.get_running_loop().create_task(database.open())
+        await asyncio.sleep(0.3)
+        assert not opening.done()
+    await opening
     await put(database, "a")
 
 

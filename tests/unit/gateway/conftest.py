@@ -120,6 +120,10 @@ class Gateway:
         """Oldest first."""
         return list(reversed((await self.resources.stores.revisions.list()).entries))
 
+    async def triggers(self) -> list[str]:
+        """Of what is kept, oldest first."""
+        return [each.trigger for each in await self.kept()]
+
     async def audited(self) -> list[tuple[str, str]]:
         return [(each.actor_kind, each.action) for each in (await self.resources.stores.audit.list()).entries]
 
