@@ -83,6 +83,12 @@ def check_bare_url(text: str) -> None:
         raise ValueError("carries a query or fragment: remove what begins with `?` or `#`")
 
 
+def _no_fragment(text: str) -> None:
+    _url(text)
+    if "#" in text:
+        raise ValueError("carries a fragment: remove what begins with `#`")
+
+
 def _proxy_url(text: str) -> None:
     # Shown by no fault: it may carry a password, here rightly so.
     if text == "direct":
@@ -126,6 +132,14 @@ _SYNTAX: tuple[tuple[tuple[str, ...], Callable[[str], None]], ...] = (
     (("tokens", _EACH, "sha256"), _sha256),
     (("providers", _EACH, "base_url"), _url),
     (("providers", _EACH, "proxy_url"), _proxy_url),
+    (("providers", _EACH, "credentials", _EACH, "proxy_url"), _proxy_url),
+    (("providers", _EACH, "credentials", _EACH, "azure_entra", "authority"), check_bare_url),
+    (("oauth", "providers", _EACH, "issuer"), check_bare_url),
+    (("oauth", "providers", _EACH, "authorization_endpoint"), _no_fragment),
+    (("oauth", "providers", _EACH, "token_endpoint"), _no_fragment),
+    (("oauth", "providers", _EACH, "device_authorization_endpoint"), _no_fragment),
+    (("oauth", "providers", _EACH, "revocation_endpoint"), _no_fragment),
+    (("oauth", "providers", _EACH, "redirect_url"), _no_fragment),
     (("webhooks", _EACH, "url"), _url),
 )
 """Texts and what reads them; ValueError says what is wrong."""
@@ -135,11 +149,26 @@ _UNIQUE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("tokens",), "sha256"),
     (("providers",), "name"),
     (("providers", _EACH, "credentials"), "name"),
+    (("oauth", "providers"), "name"),
     (("model_aliases",), "from"),
     (("routes",), "name"),
     (("webhooks",), "name"),
 )
 """Lists, and the key in which their entries must differ."""
+
+_ONE_OF: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+    (
+        ("providers", _EACH, "credentials", _EACH),
+        ("api_key", "client_credentials", "google_service_account", "azure_entra", "command"),
+        "the credential is of no kind",
+    ),
+    (
+        ("providers", _EACH, "credentials", _EACH, "azure_entra"),
+        ("client_secret", "certificate", "federated_token"),
+        "the application has nothing to sign in with",
+    ),
+)
+"""Entries that have exactly one of the keys, and what is wrong with one that has none."""
 
 
 def check(value: Resolved) -> list[Fault]:
@@ -156,6 +185,10 @@ def check(value: Resolved) -> list[Fault]:
         for path, entries in _select(value, pattern):
             if isinstance(entries, list):
                 faults += _duplicates(path, entries, key)
+    for pattern, keys, fault in _ONE_OF:
+        for path, entry in _select(value, pattern):
+            if isinstance(entry, dict):
+                faults += _not_one(path, entry, keys, fault)
     return faults
 
 
@@ -184,3 +217,16 @@ def _duplicates(path: Path, entries: list[Resolved], key: str) -> Iterator[Fault
             yield Fault((*path, index, key), f"{what} as {other}: each entry needs its own")
         else:
             first[compared] = index
+
+
+def _not_one(path: Path, entry: dict[str, Resolved], keys: tuple[str, ...], fault: str) -> Iterator[Fault]:
+    given = [key for key in keys if entry.get(key) is not None]
+    if len(given) > 1:
+        both = " and ".join(f"`{key}`" for key in given)
+        yield Fault((*path, given[1]), f"is one too many: of {both} only one may stay")
+    elif not given and any(key in entry for key in keys):
+        empty = next(key for key in keys if key in entry)
+        yield Fault((*path, empty), f"has no value, so that {fault}: give it one")
+    elif not given:
+        choice = ", ".join(f"`{key}`" for key in keys)
+        yield Fault(path, f"{fault}: add one of {choice}")

@@ -299,6 +299,14 @@ class Usage(_Section, frozen=True, kw_only=True):
     """The ledger: one row a request, with its tokens, cost, status and times."""
 
     ledger: Annotated[bool, Meta(description="keep it")] = True
+    flush_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=60,
+            description="so long rows gather, to be written together; a process that is killed loses them",
+        ),
+    ] = 1.0
     retention_seconds: Annotated[
         float, Meta(ge=60, le=_YEAR_SECONDS * 10, description="rows that are older are deleted; 7776000 is 90 days")
     ] = 7776000.0
@@ -484,12 +492,82 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     ] = UNSET
 
 
+class GoogleServiceAccount(_Section, frozen=True, kw_only=True):
+    """A key of Google's that is exchanged for access tokens (RFC 7523)."""
+
+    key: Annotated[Secret, Meta(description="the JSON key that Google gives, as a reference such as ${file:PATH}")]
+    scopes: Annotated[tuple[str, ...], Meta(min_length=1, description="what the tokens are for")] = (
+        "https://www.googleapis.com/auth/cloud-platform",
+    )
+    subject: Annotated[str | None, Meta(description="the user it acts for, by domain-wide delegation")] = None
+
+
+class AzureEntra(_Section, frozen=True, kw_only=True):
+    """An application of Microsoft Entra ID; one of client_secret, certificate and federated_token says how it signs in."""
+
+    tenant: Annotated[str, Meta(min_length=1, description="id or domain of the directory")]
+    client_id: Annotated[str, Meta(min_length=1, description="id of the application")]
+    client_secret: Annotated[Secret | None, Meta(description="its secret, as a reference")] = None
+    certificate: Annotated[
+        Secret | None, Meta(description="its certificate and private key as PEM, as a reference such as ${file:PATH}")
+    ] = None
+    federated_token: Annotated[
+        Secret | None,
+        Meta(
+            description="token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in"
+        ),
+    ] = None
+    scope: Annotated[str, Meta(description="what the tokens are for")] = "https://cognitiveservices.azure.com/.default"
+    authority: Annotated[str, Meta(description="address of the sign-in service")] = "https://login.microsoftonline.com"
+
+
+class CommandCredential(_Section, frozen=True, kw_only=True):
+    """A program that prints a token. It stands in a file alone: the API neither adds nor changes one."""
+
+    run: Annotated[tuple[str, ...], Meta(min_length=1, description="program and arguments; no shell reads them")]
+    environment: Annotated[
+        dict[str, str], Meta(description="its variables, besides PATH, HOME and LANG; nothing else is passed on")
+    ] = {}
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300, description="it is killed after this")] = 30.0
+    lifetime_seconds: Annotated[
+        PositiveSeconds, Meta(description="how long a token serves whose end the program does not print")
+    ] = 300.0
+
+
 class Credential(_Section, frozen=True, kw_only=True):
-    """A secret that we hold for a provider."""
+    """What we call a provider by. One of api_key, client_credentials, google_service_account, azure_entra and command
+    says of which kind it is; accounts that sign in by OAuth are added through the API."""
 
     name: Name
-    api_key: Annotated[Secret, Meta(description="the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}")]
+    api_key: Annotated[
+        Secret | None, Meta(description="the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}")
+    ] = None
+    client_credentials: Annotated[
+        Name | None, Meta(description="name of an entry of oauth.providers whose client signs in for itself")
+    ] = None
+    google_service_account: Annotated[
+        GoogleServiceAccount | None, Meta(description="a key of Google's that is exchanged for access tokens")
+    ] = None
+    azure_entra: Annotated[AzureEntra | None, Meta(description="an application of Microsoft Entra ID")] = None
+    command: Annotated[CommandCredential | None, Meta(description="a program that prints a token")] = None
     weight: Annotated[int, Meta(ge=1, le=1000, description="share of requests among the pool")] = 1
+    priority: Annotated[
+        int,
+        Meta(
+            ge=-1000,
+            le=1000,
+            description="the highest of those that can be used come first; weights share among equals",
+        ),
+    ] = 0
+    prefix: Annotated[
+        Name | None, Meta(description="requests for PREFIX/model are served by credentials of this prefix alone")
+    ] = None
+    models: Annotated[tuple[str, ...], Meta(description="globs of the models it may be used for; none: all")] = ()
+    proxy_url: Annotated[
+        Secret | None, Meta(description="as the provider's, for this credential; `direct`: none; null: the provider's")
+    ] = None
+    disabled: Annotated[bool, Meta(description="whether it is left out")] = False
+    note: Annotated[Annotated[str, Meta(max_length=500)] | None, Meta(description="for people")] = None
     limits: Annotated[
         tuple[Limit, ...], Meta(description="how much is sent by it; then another credential or target is taken")
     ] = ()
@@ -519,6 +597,9 @@ class Provider(_Section, frozen=True, kw_only=True):
     type: Annotated[str, Meta(description="the vendor adapter: openai, openai-compatible, echo")]
     base_url: Annotated[str | None, Meta(description="http(s) address up to and with /v1; null: the type's own")] = None
     credentials: Annotated[tuple[Credential, ...], Meta(description="the pool; a provider may need none")] = ()
+    oauth: Annotated[
+        Name | None, Meta(description="name of the entry of oauth.providers by which accounts sign in to this provider")
+    ] = None
     models: Annotated[
         tuple[str, ...], Meta(description="globs of the models it serves by bare name; none: by prefix, alias or route")
     ] = ()
@@ -629,6 +710,77 @@ class Route(_Section, frozen=True, kw_only=True):
     overrides: Annotated[Overrides, Meta(description="changes to the request body")] = Overrides()
 
 
+class TokenPlacement(_Section, frozen=True, kw_only=True):
+    """How an access token is put on requests to the provider."""
+
+    header: Annotated[str, Meta(min_length=1, description="the field that carries it")] = "authorization"
+    scheme: Annotated[str | None, Meta(description="the word before it; null: none")] = "Bearer"
+    headers: Annotated[dict[str, str], Meta(description="fields that go with it")] = {}
+
+
+class OAuthProvider(_Section, frozen=True, kw_only=True):
+    """Where accounts sign in, by a client that its operator has registered there. What a template or the issuer's
+    discovery document says counts where nothing is given here."""
+
+    name: Name
+    template: Annotated[
+        str | None,
+        Meta(
+            description="claude, openai, google, github, azure, openrouter or huggingface: public endpoints and scopes"
+        ),
+    ] = None
+    issuer: Annotated[
+        str | None, Meta(description="identifier of the server, whose discovery document tells the endpoints")
+    ] = None
+    authorization_endpoint: Annotated[str | None, Meta(description="where a person signs in")] = None
+    token_endpoint: Annotated[str | None, Meta(description="where codes and refresh tokens are exchanged")] = None
+    device_authorization_endpoint: Annotated[str | None, Meta(description="where a device asks for its code")] = None
+    revocation_endpoint: Annotated[str | None, Meta(description="where tokens are given back")] = None
+    client_id: Annotated[str | None, Meta(description="id of the registered client; a reference may stand here")] = None
+    client_secret: Annotated[Secret | None, Meta(description="its secret, as a reference; null: a public client")] = (
+        None
+    )
+    client_authentication: Annotated[
+        Literal["basic", "post", "private_key_jwt"] | None,
+        Meta(
+            description="the secret goes in the Authorization field, or in the form, or is a private key as PEM that signs "
+            "assertions (RFC 7523); null: the template's, else basic"
+        ),
+    ] = None
+    redirect_url: Annotated[
+        str | None, Meta(description="registered at the server; null: /oauth/callback below server.public_url")
+    ] = None
+    scopes: Annotated[tuple[str, ...] | None, Meta(description="what is asked for; null: the template's")] = None
+    pkce: Annotated[bool, Meta(description="send a code challenge (S256); false for servers that refuse one")] = True
+    audience: Annotated[str | None, Meta(description="whom the tokens are for, where the server asks for that")] = None
+    authorization_parameters: Annotated[
+        dict[str, str], Meta(description="added to the address where a person signs in")
+    ] = {}
+    token_parameters: Annotated[dict[str, str], Meta(description="added to the forms sent to the token endpoint")] = {}
+    placement: Annotated[
+        TokenPlacement | None,
+        Meta(description="how a token is put on requests; null: the template's, else a bearer token"),
+    ] = None
+    tls: Annotated[ClientTls, Meta(description="authorities and certificates")] = ClientTls()
+    proxy_url: Annotated[Secret | None, Meta(description="as transport.proxy_url, for its endpoints")] = None
+
+
+class OAuth(_Section, frozen=True, kw_only=True):
+    """Accounts that sign in to providers, and where their tokens are kept, always sealed with the master key."""
+
+    store: Annotated[
+        Literal["memory", "database", "redis", "file"],
+        Meta(description="where accounts are kept", extra_json_schema=_RESTART),
+    ] = "database"
+    directory: Annotated[
+        str, Meta(description="of the store `file`; relative to secrets.directory", extra_json_schema=_RESTART)
+    ] = "credentials"
+    refresh_ahead_seconds: Annotated[
+        PositiveSeconds, Meta(description="so long before its end a token is exchanged for a fresh one; jittered")
+    ] = 300.0
+    providers: Annotated[tuple[OAuthProvider, ...], Meta(description="where accounts sign in")] = ()
+
+
 class WebhookTls(_Section, frozen=True, kw_only=True):
     """TLS with a webhook's endpoint."""
 
@@ -722,6 +874,7 @@ class Config(_Section, frozen=True, kw_only=True):
         tuple[Price, ...], Meta(description="what models cost, before the list prices that the gateway knows")
     ] = ()
     usage: Annotated[Usage, Meta(description="the ledger of requests")] = Usage()
+    oauth: Annotated[OAuth, Meta(description="accounts that sign in to providers")] = OAuth()
     providers: Annotated[tuple[Provider, ...], Meta(description="upstream accounts and endpoints")] = ()
     model_aliases: Annotated[tuple[ModelAlias, ...], Meta(description="public model names")] = ()
     routes: Annotated[tuple[Route, ...], Meta(description="ordered rules: the first that matches counts")] = ()

@@ -27,6 +27,7 @@
     │   ├── UpstreamCut               502 the answer ended before it was complete
     │   ├── UpstreamMalformed         502 the answer is not what the wire format allows
     │   ├── UpstreamErrorEvent        502 an error event stood where the first output belongs
+    │   ├── CredentialNotReady        502 no valid token can be had for *our* credential; nothing was sent
     │   ├── TargetLimited             429 a limit of ours holds the target back; nothing was sent
     │   │   └── CredentialLimited         the same of the credential alone
     │   └── UpstreamAnswered              an HTTP answer with an error status
@@ -36,7 +37,7 @@
     │       ├── CredentialsRejected   502 the provider answered 401 or 403 to *our* credential
     │       ├── UpstreamRateLimited   429
     │       └── UpstreamUnavailable       408, 409, 425, 5xx
-    ├── NoTargetAvailable             503 every target is out of rotation
+    ├── NoTargetAvailable             503 no target has a credential that can be used
     │   └── TargetsRateLimited        429 each until a time that its provider named
     ├── LimitExceeded                 429 a limit of the caller's, or of what it asks for, is used up
     ├── QuotasUnavailable             503 nobody can tell how much of a limit is left
@@ -290,6 +291,14 @@ class UpstreamErrorEvent(UpstreamError):
         self.event = event
 
 
+class CredentialNotReady(UpstreamError):
+    """Our credential has no token that is valid now, or is gone meanwhile. Nothing was sent."""
+
+    delivery = Delivered.NO
+    retry = RetryScope.OTHER_CREDENTIAL
+    code = "upstream_credentials_unavailable"
+
+
 class TargetLimited(UpstreamError):
     """A limit of ours on the target does not allow the attempt, or nobody can tell. Nothing was sent.
 
@@ -383,7 +392,7 @@ class UpstreamUnavailable(UpstreamAnswered):
 
 
 class NoTargetAvailable(GatewayError):
-    """Every target is out of rotation."""
+    """No target has a credential that can be used: they need a login, or there is none for what is asked."""
 
     status = 503
     code = "no_target_available"

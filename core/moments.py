@@ -10,6 +10,8 @@ MICROSECONDS = 1_000_000
 Moment = Annotated[datetime, Meta(tz=True)]
 """As it is decoded and encoded: RFC 3339 with a zone."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+_FIRST = datetime.min.replace(tzinfo=UTC)
 
 
 @overload
@@ -17,8 +19,14 @@ def moment(at: int) -> datetime: ...
 @overload
 def moment(at: int | None) -> datetime | None: ...
 def moment(at: int | None) -> datetime | None:
-    """``at`` is in microseconds since the Unix epoch."""
-    return None if at is None else _EPOCH + timedelta(microseconds=at)
+    """``at`` is in microseconds since the Unix epoch. What no date can tell is the last one that there is, or the first: a
+    zone can put the end of 9999 beyond it, and whatever is kept must not keep a list from being shown."""
+    if at is None:
+        return None
+    try:
+        return _EPOCH + timedelta(microseconds=at)
+    except OverflowError:
+        return _LAST if at > 0 else _FIRST
 
 
 @overload

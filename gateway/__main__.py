@@ -1,5 +1,6 @@
 """The command line: ``./sluice COMMAND``."""
 
+import gc
 import os
 import sys
 
@@ -23,6 +24,11 @@ if __name__ == "__main__":
     # Before anything else is imported, which may open files.
     open_standard_streams()
 
+    # What is imported stays: to look through all of it for garbage, once and again, would take a fifth of the start.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*thresholds[:2], 1_000_000_000)
+
     from gateway.cli import main
 
+    gc.set_threshold(*thresholds)
     sys.exit(main(sys.argv[1:]))

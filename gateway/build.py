@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -19,10 +19,13 @@ from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, Provider
 from config.sources import SourceFile
 from credentials.pool import Pools
+from gateway.connections import connection_options
 from gateway.limits import rules_of
+from gateway.own_proxies import OwnProxies
 from gateway.price_advice import price_advice
 from gateway.resources import Resources
 from gateway.stores import address_of
+from gateway.token_sources import TokenSources, token_sources
 from gateway.webhooks import bind_webhook
 from management.dependencies import View
 from management.handler.origin import Origins
@@ -34,8 +37,6 @@ from routing.advice import advice
 from routing.route_tests import run_route_tests
 from routing.router import Router
 from storage.errors import StorageUrlFault
-from transport.messages import ConnectionOptions
-from transport.options import CannotConnect, check_connection_options
 from transport.scripted import ScriptedClient
 from transport.tls import CannotUseCertificate, ServerTls
 from webhooks.endpoint import Endpoint
@@ -52,6 +53,7 @@ class Generation:
     plane: DataPlane
     view: View
     webhooks: tuple[Endpoint, ...]
+    token_sources: TokenSources = field(default_factory=TokenSources)
 
     @property
     def config(self) -> Config:
@@ -124,7 +126,10 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         rules = rules_of(config)
     with faults.under():
         resources.quotas.check(config)
-    pools = Pools(config.providers, resources.cooldowns)
+    sources = TokenSources()
+    with faults.under():
+        sources = token_sources(config, loaded.sources.root.parent, resources)
+    pools = Pools(config.providers, resources.cooldowns, resources.credentials.accounts)
     with faults.under():
         prices = PriceBook(config.prices, listed_types(config.providers))
     with faults.under():
@@ -159,7 +164,7 @@ def build(loaded: LoadedConfig, resources: Resources) -> Generation:
         metrics_public=config.telemetry.metrics.public,
         origins=origins,
     )
-    return Generation(loaded, plane, view, tuple(webhooks))
+    return Generation(loaded, plane, view, tuple(webhooks), sources)
 
 
 def load_and_build(path: Path, resources: Resources, copy: tuple[SourceFile, ...] | None = None) -> Generation:
@@ -191,39 +196,11 @@ def _bind(provider: Provider, config: Config, directory: Path, resources: Resour
     if PROVIDER_TYPES[provider.type].transport == "local":
         client = ScriptedClient(cast(LocalAdapter, adapter).respond)
         return BoundProvider(adapter, client, include_usage=provider.include_usage)
-    options = _connection_options(provider, config, directory, resources)
-    return BoundProvider(adapter, resources.client, options, provider.include_usage)
-
-
-def _connection_options(provider: Provider, config: Config, directory: Path, resources: Resources) -> ConnectionOptions:
-    """
-    Raises:
-        ConfigFaults: a file that is not there, or is no certificate.
-    """
-    tls = provider.tls
-
-    def absolute(name: str | None) -> str | None:
-        return None if name is None else str(directory / name)
-
-    proxy_url = provider.proxy_url or config.transport.proxy_url
-    if proxy_url is not None and proxy_url.reveal() in ("direct", ""):
-        proxy_url = None
-    options = ConnectionOptions(
-        proxy_url,
-        absolute(tls.ca),
-        absolute(tls.cert),
-        absolute(tls.key),
-        allow_private=provider.allow_private,
-        # The proxy for all is the operator's, and mostly in a private network.
-        allow_private_proxy=provider.allow_private or provider.proxy_url is None,
-    )
-    try:
-        check_connection_options(options)
-    except CannotConnect as error:
-        raise ConfigFaults(
-            [Fault(("tls", error.key) if error.key != "proxy_url" else ("proxy_url",), str(error))]
-        ) from None
-    return resources.shared_options(options)
+    options = connection_options(provider, config, directory, resources, allow_private=provider.allow_private)
+    through = OwnProxies(options, resources, allow_private_targets=config.server.allow_private_targets)
+    if faults := [*through.faults(provider)]:
+        raise ConfigFaults(faults)
+    return BoundProvider(adapter, resources.client, options, provider.include_usage, through)
 
 
 def server_tls(loaded: LoadedConfig) -> ServerTls | None:

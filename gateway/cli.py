@@ -72,6 +72,10 @@ def main(arguments: Sequence[str]) -> int:
             from gateway.ctl import ctl_command  # noqa: PLC0415  their table is read for none but those who want them
 
             return ctl_command(arguments[1:])
+        if arguments[:1] == ["login"]:
+            from gateway.ctl.login import login_command  # noqa: PLC0415  as above
+
+            return login_command(arguments[1:])
         options = _parse(arguments)
         return _COMMANDS[options.command](options)
     except ConfigFaults as refused:
@@ -144,8 +148,9 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     add_storage_commands(command)
 
     add_generated_commands(command)
-    # For the list of commands: `main` hands the rest of the line on.
+    # For the list of commands: `main` hands the rest of the line on for both.
     command("ctl", "drive the management API of a running gateway", config=False)
+    command("login", "sign an account of a provider in at a running gateway", config=False)
 
     health = command("health", "ask the gateway on this machine whether it is ready", config=False)
     health.add_argument("--address", default=DEFAULT_ADDRESS, help=f"address:port (default: {DEFAULT_ADDRESS})")

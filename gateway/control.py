@@ -44,6 +44,12 @@ class RefreshTokens(msgspec.Struct, frozen=True, tag="refresh_tokens"):
     version: int
 
 
+class RefreshAccounts(msgspec.Struct, frozen=True, tag="refresh_accounts"):
+    """A task: know the accounts that have signed in to providers, as of ``version`` of their store or later."""
+
+    version: int
+
+
 class ClearCooldown(msgspec.Struct, frozen=True, tag="clear_cooldown"):
     """A task: take a provider's targets or credentials back into the rotation; None: whichever."""
 
@@ -66,7 +72,7 @@ class ForwardEvents(msgspec.Struct, frozen=True, tag="forward_events"):
     """Whether it wants nothing of what was before."""
 
 
-Task = Reload | Apply | RefreshTokens | ClearCooldown | ForwardEvents
+Task = Reload | Apply | RefreshTokens | RefreshAccounts | ClearCooldown | ForwardEvents
 
 
 class Answered(msgspec.Struct, frozen=True, tag="answered"):

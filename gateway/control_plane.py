@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from gateway.credential_service import GatewayCredentials
 from gateway.issued_tokens import IssuedTokenService
 from gateway.limit_service import GatewayLimits
+from gateway.login_service import GatewayLogins
 from gateway.price_service import GatewayPrices
 from gateway.reload import Reloader
 from gateway.resources import Resources
@@ -39,6 +41,13 @@ def make_dependencies(
         render_metrics=resources.metrics.render,
         providers=providers,
         prices=GatewayPrices(reloader.current),
+        credentials=GatewayCredentials(resources.credentials, lambda: reloader.current().config, resources.clock),
+        logins=GatewayLogins(
+            lambda: resources.credentials.logins,
+            resources.credentials.accounts.state,
+            resources.credentials.settle,
+            lambda: reloader.current().config,
+        ),
         revisions=KeptRevisions(resources.stores),
         routing=GatewayRouting(resources, reloader.current),
         tokens=IssuedTokenService(

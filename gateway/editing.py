@@ -10,19 +10,19 @@ from typing import TypeVar
 
 import msgspec
 
-from config.document import Document, parse
 from config.edit.errors import EditFault, Unreadable
 from config.edit.writer import Draft, Files
 from config.faults import ConfigFaults, Fault
-from config.merge import merge
-from config.sources import SourceFile, revision_of
+from config.sources import revision_of
 from core.events import ConfigRejected, ConfigRolledBack
 from core.identity import Author
 from core.moments import moment_of
+from gateway.account_checks import KeptAccounts, kept_accounts
 from gateway.build import Generation
 from gateway.confirmation import ASKED, COMMENTS, Confirmations, Waiting, log_rolled_back
 from gateway.control import Answered, Apply, Reload
 from gateway.failures import FailureWatch
+from gateway.guarded_edit import edit_guarded
 from gateway.others import TaskFailed
 from gateway.pauses import brief_pauses
 from gateway.reload import Reloader
@@ -33,7 +33,6 @@ from management.editing.editor import (
     API,
     RESTORE,
     ROLLBACK,
-    Change,
     Changing,
     Committed,
     ConfirmationPending,
@@ -45,7 +44,7 @@ from management.editing.editor import (
     Trial,
 )
 from management.handler.in_thread import in_thread
-from management.secrets.guard import GuardRefused, check_edit, check_includes
+from management.secrets.compared import GuardRefused
 
 _log = logging.getLogger("sluice.config")
 
@@ -114,12 +113,13 @@ class ConfigEditor:
         max_failure_increase: float = 0.1,
     ) -> Committed:
         """As :meth:`management.editing.editor.Editor.commit`."""
+        accounts = await self._kept_accounts()
 
         def write() -> _Written:
             with self._writer.draft(expected) as draft:
                 if (standing := self._file.standing(draft.before)) is not None:
                     raise ConfirmationPending(standing.shown())
-                notices, generation = self._build(draft, edit, restoring=trigger == RESTORE)
+                notices, generation = self._build(draft, edit, accounts, restoring=trigger == RESTORE)
                 waiting = None
                 if confirm_within_seconds is not None and draft.changed:
                     deadline = self._clock.time() + confirm_within_seconds
@@ -179,7 +179,9 @@ class ConfigEditor:
 
     async def try_out(self, edit: Changing | None) -> Trial:
         """As :meth:`management.editing.editor.Editor.try_out`."""
-        return await _in_thread(self._try_on_disk if edit is None else partial(self._try, edit))
+        if edit is None:
+            return await _in_thread(self._try_on_disk)
+        return await _in_thread(partial(self._try, edit, await self._kept_accounts()))
 
     async def reload(self, trigger: str, author: Author) -> Reloaded | Refused:
         """As :meth:`management.editing.editor.Editor.reload`."""
@@ -200,45 +202,27 @@ class ConfigEditor:
                 Applied(before=written.before, revision=revision, files=written.document, origin=origin)
             )
 
+    async def _kept_accounts(self) -> KeptAccounts:
+        return await kept_accounts(self._resources.credentials, self._reloader.current().config)
+
     def _origin(self, trigger: str, author: Author, comment: str | None = None) -> Origin:
         return Origin(trigger=trigger, began=self._clock.monotonic(), author=author, comment=comment)
 
-    def _build(self, draft: Draft, edit: Changing, *, restoring: bool) -> tuple[tuple[str, ...], Generation | None]:
+    def _build(
+        self, draft: Draft, edit: Changing, accounts: KeptAccounts, *, restoring: bool
+    ) -> tuple[tuple[str, ...], Generation | None]:
         """Make ``edit`` in ``draft``; what there is to say of it, and what it makes, if that is not in force.
 
         Raises:
             ConfigFaults, GuardRefused, EditRefused: it cannot be, or may not be.
         """
         with brief_pauses():
-            notices = self._edit(draft, edit, restoring=restoring)
+            config = self._reloader.current().config
+            notices = edit_guarded(draft, edit, config, accounts, restoring=restoring)
         if revision_of(draft.after) == self._reloader.current().revision:
             return notices, None
         generation = self._reloader.build(draft.after)
         return (*notices, *map(str, generation.loaded.notices)), generation
-
-    def _edit(self, draft: Draft, edit: Changing, *, restoring: bool) -> tuple[str, ...]:
-        made = edit(draft.before) if callable(edit) else edit
-        change = made if isinstance(made, Change) else Change(made)
-        draft.edit(change.edit, _admit_includes)
-        after = _merged(draft.after)
-        if after.faults:
-            # Before anything that it refers to is read, the guard has to see it whole.
-            raise ConfigFaults(after.faults)
-        config = self._reloader.current().config
-        try:
-            amendments = check_edit(
-                _merged(draft.before).value,
-                after.value,
-                config.management.allowed_references,
-                config.server.allow_private_targets,
-                given=change.given,
-                restoring=restoring,
-            )
-        except GuardRefused as refused:
-            raise GuardRefused(refused.code, map(after.place.locate, refused.faults)) from None
-        for amendment in amendments.edits:
-            draft.edit(amendment)
-        return amendments.notices
 
     def _refuse(self, refused: ConfigFaults, trigger: str) -> None:
         faults = tuple(str(fault) for fault in refused.faults)
@@ -303,13 +287,13 @@ class ConfigEditor:
             await self._revisions.audit(waiting.author, "config.rollback", waiting.revision, waiting.before)
         return await self._spread(written, ROLLBACK)
 
-    def _try(self, edit: Changing) -> Trial:
+    def _try(self, edit: Changing, accounts: KeptAccounts) -> Trial:
         draft = self._writer.look()
         notices: tuple[str, ...] = ()
         faults: tuple[Fault, ...] = ()
         generation = None
         try:
-            notices, generation = self._build(draft, edit, restoring=False)
+            notices, generation = self._build(draft, edit, accounts, restoring=False)
         except (GuardRefused, ConfigFaults) as refused:
             faults = refused.faults
         return self._trial(draft.before, draft.after, faults, notices, generation)
@@ -371,21 +355,6 @@ class ConfigEditor:
         self._revisions.note(applied)
         # It may be what waits to be confirmed, or no more.
         self._confirmations.wake()
-
-
-def _admit_includes(before: SourceFile, after: SourceFile) -> None:
-    if before.data == after.data:
-        return
-    old, new = (parse(root.data, root.shown) for root in (before, after))
-    try:
-        check_includes(old.value, new.value)
-    except GuardRefused as refused:
-        raise GuardRefused(refused.code, map(new.place.locate, refused.faults)) from None
-
-
-def _merged(files: Files) -> Document:
-    root, *included = (parse(file.data, file.shown) for file in files)
-    return merge(root, included)
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:

@@ -53,7 +53,7 @@ def make_report(
             target.provider,
             target.model,
             masked(generation.plane.providers[target.provider].adapter.url(path)),
-            generation.plane.pools.names(target.provider),
+            generation.plane.pools.names(target.provider, target.model, target.prefix),
         )
         for target in targets
     )
@@ -118,6 +118,6 @@ def render(report: Report) -> str:
             dialled = next(upstream)
             name = f"{target.provider}/{target.model}" if target.model else target.provider
             share = f" weight {target.weight}" if group.strategy == "weighted" else ""
-            keys = ", ".join(dialled.credentials)
+            keys = ", ".join(dialled.credentials) or "none"
             lines.append(f"  → {name}{share}  {dialled.url}  credentials: {keys}")
     return "\n".join(lines)

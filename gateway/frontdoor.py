@@ -15,6 +15,7 @@ from tornado.web import Application
 
 from core.clock import Clock
 from core.tasks import Tasks
+from credentials.pasted import CALLBACK_PATH
 from proxy.dataplane import DataPlane
 from proxy.endpoints import PATH_ALIASES
 from proxy.handlers import DataPlaneDelegate
@@ -22,7 +23,8 @@ from proxy.pipeline import Pipeline
 from transport.server import ServerConnection
 
 _AUTHORITY = re.compile(r"[^/?]*")
-_PROBES = frozenset({"/healthz", "/readyz"})
+_OPEN = frozenset({"/healthz", "/readyz", CALLBACK_PATH})
+"""Of the management application, on every listener: who calls them is asked nothing."""
 
 
 class DataPlaneEntry:
@@ -40,7 +42,8 @@ class DataPlaneEntry:
 
 
 class FrontDoor(HTTPServerConnectionDelegate):
-    """Serves a listener. Without ``entry`` it is the management's own; without ``management`` only probes are open."""
+    """Serves a listener. Without ``entry`` it is the management's own; without ``management`` only what is open
+    to everybody is the management application's."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class FrontDoor(HTTPServerConnectionDelegate):
     def _is_data_plane(self, path: str) -> bool:
         if path.startswith(("/v1/", "/v1beta/")) or path in PATH_ALIASES:
             return True
-        return not self.management and path not in _PROBES
+        return not self.management and path not in _OPEN
 
 
 def origin_form(target: str) -> str:

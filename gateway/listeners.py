@@ -73,6 +73,14 @@ def shown_url(sockets: list[socket.socket], *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{shown_address(sockets)}"
 
 
+def own_url(sockets: list[socket.socket], *, tls: bool) -> str:
+    """The same for a browser on this machine: it goes to no address that stands for all of them."""
+    url = shown_url(sockets, tls=tls)
+    for every, own in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        url = url.replace(every, own)
+    return url
+
+
 def no_tls() -> None:
     """Plain HTTP."""
 

@@ -234,7 +234,7 @@ class Reloader:
         before = self._current
         mended = self.last is not None and isinstance(self.last[2], Refused)
         self._current = generation
-        self._resources.follow(generation.loaded, generation.webhooks)
+        self._resources.follow(generation.loaded, generation.webhooks, generation.token_sources)
         seconds = self._resources.clock.monotonic() - began
         outcome = Reloaded(generation.revision, changed, seconds)
         self.last = (self._resources.clock.time(), trigger, outcome)

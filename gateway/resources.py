@@ -30,13 +30,16 @@ from core.events import (
 from core.tasks import Tasks
 from gateway.attempt_log import log_attempts
 from gateway.control import Others
+from gateway.credentials import CredentialKeeper
 from gateway.event_feed import GatewayEvents
 from gateway.issued_tokens import IssuedTokenKeeper
 from gateway.limits import QuotaKeeper
+from gateway.master_keys import MasterKeys
 from gateway.others import Alone
 from gateway.storage_metrics import StorageMetrics
 from gateway.stores import Stores
 from gateway.teller import Teller
+from gateway.token_sources import TokenSources
 from gateway.webhook_metrics import WebhookMetrics
 from gateway.webhooks import webhook_limits
 from gateway.workers import WORKER
@@ -53,6 +56,7 @@ _log = logging.getLogger("sluice.access")
 
 _MOST_OPTIONS = 256
 _PROBES = PoolLimits(connections=64, connections_per_origin=8, waiting=256)
+_SIGN_INS = PoolLimits(connections=64, connections_per_origin=16, waiting=256)
 # How many are used at a time each webhook says itself.
 _DELIVERIES = PoolLimits(connections=1024, connections_per_origin=512, waiting=4096)
 
@@ -98,6 +102,19 @@ class Resources:
         self.client = HttpClient()
         self.probes = HttpClient(_PROBES, beside=self.client)
         """For what is asked of providers by ourselves: it takes no connection away from requests."""
+        self.sign_ins = HttpClient(_SIGN_INS, beside=self.client)
+        """For servers that give tokens."""
+        self.credentials = CredentialKeeper(
+            stores=self.stores,
+            keys=MasterKeys(self.secrets, environment),
+            clock=self.clock,
+            random=self.random,
+            emit=self.events.emit,
+            series=self.metrics.credentials,
+            background=self.background,
+            others=lambda: self.others,
+        )
+        """Those whose tokens end."""
         self._deliveries = HttpClient(_DELIVERIES, beside=self.client)
         self._webhooks: Webhooks | None = None
         self.teller = Teller(self.events, environment.get(WORKER), lambda: self.webhooks)
@@ -122,6 +139,10 @@ class Resources:
         del self._options[:-_MOST_OPTIONS]
         return options
 
+    def redirect_url(self) -> str:
+        """Where people come back to from a sign-in, where the configuration does not say."""
+        return self.credentials.redirect_url()
+
     @property
     def webhooks(self) -> Webhooks:
         """The outbox and the delivery; there are some from the first :meth:`follow` on."""
@@ -137,10 +158,13 @@ class Resources:
             )
         return self._webhooks
 
-    def follow(self, loaded: LoadedConfig, endpoints: Sequence[Endpoint] = ()) -> None:
-        """Keep to the bounds of a configuration that is put in force, and its secrets fresh; tell its webhooks."""
+    def follow(
+        self, loaded: LoadedConfig, endpoints: Sequence[Endpoint] = (), token_sources: TokenSources | None = None
+    ) -> None:
+        """Keep to the bounds of a configuration that is put in force, and its secrets and tokens fresh; tell its webhooks."""
         self._follow_secrets(loaded)
         self.stores.begin(loaded.config, loaded.sources.root.parent)
+        self.credentials.follow(loaded, token_sources if token_sources is not None else TokenSources())
         self.quotas.follow(loaded.config)
         self.ledger.follow(loaded.config.usage)
         self.metrics.webhooks.follow([endpoint.name for endpoint in endpoints])
@@ -199,6 +223,7 @@ class Resources:
         await self.background.cancel()
         await self.tasks.cancel()
         self.event_feed.close()
+        await self.credentials.close()
         await self.quotas.close()
         await self.ledger.close()
         self.teller.close()
@@ -208,6 +233,7 @@ class Resources:
         await self._deliveries.close()
         await self.client.close()
         await self.probes.close()
+        await self.sign_ins.close()
         await asyncio.get_running_loop().run_in_executor(None, self.secrets.close)
         self.admin_keys.close()
 

@@ -1,4 +1,7 @@
-"""`./sluice seal` and `./sluice rekey`: values sealed with the master key, and sealed anew with the one after it."""
+"""`./sluice seal` and `./sluice rekey`: values sealed with the master key, and sealed anew with the one after it.
+
+Accounts, which are sealed too and kept elsewhere, are the part of :mod:`gateway.account_sealing`.
+"""
 
 import contextlib
 import fcntl
@@ -79,7 +82,8 @@ def sealed(path: Path, env: Mapping[str, str], plain: bytes, *, named: bool = Tr
 
 
 def rekey(path: Path, env: Mapping[str, str]) -> bool:
-    """Seal everything of the configuration at ``path`` that is not sealed by the first master key with that one.
+    """Seal everything of the configuration at ``path`` that is not sealed by the first master key with that one, and the
+    accounts that it keeps.
 
     Tells what it does to each file, and names what it leaves as it is; whether that is nothing.
 
@@ -101,9 +105,12 @@ def rekey(path: Path, env: Mapping[str, str]) -> bool:
         _write(each, keys.first_id)
     if kept.exists():
         done.append(_rekey_values(kept, keys))
-    if not any(each.left or each.notes for each in done):
+    from gateway.account_sealing import rekey_kept_accounts  # noqa: PLC0415  of no use to a gateway that serves
+
+    accounts = rekey_kept_accounts(own.document, own.directory, env, keys)
+    if accounts and not any(each.left or each.notes for each in done):
         print(f"all is sealed with the key `{keys.first_id}`: once every gateway has loaded that, other keys may go")
-    return not any(each.left for each in done)
+    return accounts and not any(each.left for each in done)
 
 
 class _Rekeyed(msgspec.Struct):
@@ -141,7 +148,7 @@ class _Own:
             faults = (*document.faults, *(fault if fault.file else place.locate(fault) for fault in unread))
             if faults:
                 raise ConfigFaults(faults)
-        self._document = document
+        self.document = document
 
     def settings(self, env: Mapping[str, str], *, with_vault: bool = False) -> Secrets:
         """The section `secrets`. Who needs no Vault need not be able to sign in to it.
@@ -149,7 +156,7 @@ class _Own:
         Raises:
             ConfigFaults: something is wrong with it.
         """
-        own = self._document.value.get("secrets")
+        own = self.document.value.get("secrets")
         if isinstance(own, dict) and not with_vault:
             own = {key: value for key, value in own.items() if key != "vault"}
         files = FileResolver(SecretFiles(), self.directory)
@@ -173,7 +180,7 @@ class _Own:
                 sessions.append(self._sign_in(env, running))
             return sessions[0]
 
-        has_vault = isinstance(own := self._document.value.get("secrets"), dict) and own.get("vault") is not None
+        has_vault = isinstance(own := self.document.value.get("secrets"), dict) and own.get("vault") is not None
         return read_key_ring(
             settings.master_key, env, self.directory, settings.directory, session if has_vault else None, make=make
         )
@@ -188,7 +195,7 @@ class _Own:
         return session
 
     def _check(self, substituted: Substituted) -> None:
-        place = self._document.place
+        place = self.document.place
         faults = validate(substituted.value, place, substituted.referenced)
         faults += [place.locate(fault) for fault in substituted.faults]
         if faults:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from core.events import GatewayStarted, GatewayStopping
 from gateway.build import server_tls
-from gateway.control import RefreshTokens
+from gateway.control import RefreshAccounts, RefreshTokens
 from gateway.control_plane import make_dependencies
 from gateway.editing import ConfigEditor
 from gateway.frontdoor import DataPlaneEntry, FrontDoor
-from gateway.listeners import Listener, no_tls, shown_address, shown_url
+from gateway.listeners import Listener, no_tls, own_url, shown_address, shown_url
 from gateway.provider_life import ProviderLife
 from gateway.reload import Reloader
 from gateway.resources import Resources
@@ -68,6 +68,7 @@ class Server:
         )
         self._editor = ConfigEditor(resources, self.reloader, self._revisions)
         resources.others.on(RefreshTokens, lambda task: resources.token_keeper.refresh(task.version))
+        resources.others.on(RefreshAccounts, resources.credentials.told)
         self._providers = ProviderLife(resources, self.reloader.current)
         self._draining = False
         self._handed_over = False
@@ -96,6 +97,8 @@ class Server:
         resources.teller.begin()
         self._start_ledger()
         await resources.quotas.start()
+        tls = self.reloader.current().config.server.tls is not None
+        await resources.credentials.start(own_url(management_sockets or sockets, tls=tls))
         self._listen(sockets, management_sockets)
         background.spawn(self.reloader.watch(), "watch")
         background.spawn(LoopLag(resources.clock, resources.metrics.observe_loop_lag).run(), "loop lag")

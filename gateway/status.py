@@ -1,12 +1,17 @@
 """What the management API tells about the running gateway."""
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 from core.moments import moment_of
+from credentials.credential_state import CredentialState
 from gateway.limits import QuotaState
 from gateway.reload import Reloader
 from gateway.resources import Resources
 from gateway.stores import StoreState
 from management.dependencies import (
     CooldownStatus,
+    CredentialsStatus,
     Health,
     LedgerStatus,
     ProviderStatus,
@@ -59,6 +64,7 @@ def health(reloader: Reloader, resources: Resources, started_at: float, *, drain
         ledger=_ledger(resources.ledger.state()),
         webhooks=_webhooks(resources.webhooks),
         quotas=_quotas(resources.quotas.state()),
+        credentials=_credentials(resources.credentials.accounts.states()),
     )
 
 
@@ -90,6 +96,22 @@ def _quotas(state: QuotaState) -> QuotasStatus:
         reason=state.reason,
         since=moment_of(state.since),
         waiting=state.waiting,
+    )
+
+
+def _credentials(states: Iterable[CredentialState]) -> CredentialsStatus:
+    by_state: defaultdict[str, list[str]] = defaultdict(list)
+    for each in states:
+        if each.kind != "api_key":
+            by_state[each.state].append(f"{each.provider}/{each.name}")
+    return CredentialsStatus(
+        ready=len(by_state["ready"]),
+        pending=len(by_state["pending"]),
+        disabled=len(by_state["disabled"]),
+        failing=tuple(by_state["failing"]),
+        needs_login=tuple(by_state["needs_login"]),
+        damaged=tuple(by_state["damaged"]),
+        shadowed=tuple(by_state["shadowed"]),
     )
 
 

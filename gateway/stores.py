@@ -21,6 +21,7 @@ from storage.audit_log import AuditLog
 
 if TYPE_CHECKING:
     # At run time they are imported by whoever uses them first.
+    from storage.accounts import AccountCells
     from storage.audit import AuditStore
     from storage.jobs import JobStore
     from storage.ledger import LedgerStore
@@ -151,6 +152,11 @@ class Stores:
     @property
     def jobs(self) -> "JobStore":
         return self._stores().jobs
+
+    async def account_cells(self) -> "AccountCells":
+        """The accounts that sign in to providers, opened where they are not yet."""
+        await self.prepare()
+        return self._stores().accounts
 
     async def ledger(self) -> "LedgerStore":
         """The ledger, to be written to; opened where it is not yet."""

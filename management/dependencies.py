@@ -11,10 +11,12 @@ from access.address import TrustedProxies
 from core.clock import Clock
 from core.headers import Headers
 from core.identity import AuthContext
+from management.credential_service import CredentialService
 from management.editing.editor import Editor
 from management.event_feed import EventFeed
 from management.handler.origin import Origins
 from management.limit_service import LimitService
+from management.login_service import LoginService
 from management.price_service import PriceService
 from management.provider_service import ProviderService
 from management.routing_service import RoutingService
@@ -213,6 +215,25 @@ class QuotasStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that wait for a limit in this worker."""
 
 
+class CredentialsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How credentials do whose tokens end, as far as the worker that answers knows; they are named `PROVIDER/NAME`."""
+
+    ready: int
+    """How many have a token that serves."""
+    pending: int
+    """How many have had none yet."""
+    disabled: int
+    """How many are left out."""
+    failing: tuple[str, ...]
+    """Those whose last refresh failed: a token that has not ended serves on, and it is tried again."""
+    needs_login: tuple[str, ...]
+    """Those that serve no more until a person signs in again."""
+    damaged: tuple[str, ...]
+    """Accounts that are kept and cannot be read."""
+    shadowed: tuple[str, ...]
+    """Accounts that serve no more, as the configuration has a credential of their name."""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The body of ``GET /api/v1/health``."""
 
@@ -229,6 +250,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     ledger: LedgerStatus
     webhooks: WebhooksStatus
     quotas: QuotasStatus
+    credentials: CredentialsStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +278,7 @@ class Dependencies:
     """Gives back when the events of the operation that webhooks are told of will not be lost; False: they may be."""
     providers: ProviderService
     prices: PriceService
+    credentials: CredentialService
+    logins: LoginService
     revisions: Revisions
     routing: RoutingService

@@ -78,7 +78,41 @@ class ProviderError(ManagementCode):
     """The providers of the configuration."""
 
     SECRET_REQUIRED = "provider_error-secret_required", HTTPStatus.UNPROCESSABLE_ENTITY
+    COMMAND_IN_FILE_ONLY = "provider_error-command_in_file_only", HTTPStatus.FORBIDDEN
     NOT_FOUND = "provider_error-not_found", HTTPStatus.NOT_FOUND
+
+
+class CredentialError(ManagementCode):
+    """Credentials of providers."""
+
+    NOT_FOUND = "credential_error-not_found", HTTPStatus.NOT_FOUND
+    UNKNOWN_PROVIDER = "credential_error-unknown_provider", HTTPStatus.UNPROCESSABLE_ENTITY
+    IN_FILE = "credential_error-in_file", HTTPStatus.CONFLICT
+    NAME_TAKEN = "credential_error-name_taken", HTTPStatus.CONFLICT
+    STALE = "credential_error-stale", HTTPStatus.PRECONDITION_FAILED
+    ELSEWHERE = "credential_error-elsewhere", HTTPStatus.UNPROCESSABLE_ENTITY
+    NOTHING_SEALED = "credential_error-nothing_sealed", HTTPStatus.CONFLICT
+    DAMAGED = "credential_error-damaged", HTTPStatus.CONFLICT
+    IMPORT_DAMAGED = "credential_error-import_damaged", HTTPStatus.UNPROCESSABLE_ENTITY
+    WRONG_KEY = "credential_error-wrong_key", HTTPStatus.UNPROCESSABLE_ENTITY
+    CANNOT_REFRESH = "credential_error-cannot_refresh", HTTPStatus.CONFLICT
+    NEEDS_LOGIN = "credential_error-needs_login", HTTPStatus.CONFLICT
+    REFUSED = "credential_error-refused", HTTPStatus.BAD_GATEWAY
+    UNAVAILABLE = "credential_error-unavailable", HTTPStatus.BAD_GATEWAY
+    STORE_UNAVAILABLE = "credential_error-store_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class LoginError(ManagementCode):
+    """Sign-ins of accounts."""
+
+    UNKNOWN = "login_error-unknown", HTTPStatus.NOT_FOUND
+    USED = "login_error-used", HTTPStatus.GONE
+    EXPIRED = "login_error-expired", HTTPStatus.GONE
+    DENIED = "login_error-denied", HTTPStatus.UNPROCESSABLE_ENTITY
+    MISMATCH = "login_error-mismatch", HTTPStatus.UNPROCESSABLE_ENTITY
+    FAILED = "login_error-failed", HTTPStatus.BAD_GATEWAY
+    NO_SUCH_FLOW = "login_error-no_such_flow", HTTPStatus.UNPROCESSABLE_ENTITY
+    TOO_MANY = "login_error-too_many", HTTPStatus.TOO_MANY_REQUESTS
 
 
 class ModelError(ManagementCode):
@@ -167,6 +201,8 @@ DOMAINS: tuple[type[ManagementCode], ...] = (
     RequestError,
     ConfigError,
     ProviderError,
+    CredentialError,
+    LoginError,
     ModelError,
     JobError,
     AuditError,

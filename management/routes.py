@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tornado.routing import URLSpec
 from tornado.web import Application
 
+from credentials.pasted import CALLBACK_PATH
 from management.aliases import Aliases, AliasItem
 from management.audit import Audit, AuditHead
 from management.config import ConfigReload, Configuration, ConfigValidation
@@ -18,6 +19,14 @@ from management.config_revisions import (
     ConfigRevisions,
 )
 from management.cooldowns import Cooldowns
+from management.credential_login import CredentialLogin, CredentialLoginAnswer, CredentialLoginItem
+from management.credentials import (
+    CredentialExport,
+    CredentialImport,
+    CredentialItem,
+    CredentialRefresh,
+    Credentials,
+)
 from management.deliveries import Deliveries, DeliveryItem, DeliveryRedelivery, WebhookRedelivery, WebhookTest
 from management.dependencies import Dependencies
 from management.errors import ManagementError, RequestError
@@ -31,6 +40,7 @@ from management.health import Alive, HealthReport, Ready
 from management.jobs import JobItem
 from management.limits import Limits, TokenLimits
 from management.metrics import Metrics
+from management.oauth_callback import OAuthCallback
 from management.prices import Prices
 from management.provider_health import ProviderHealthReport, ProviderTest
 from management.provider_models import Models, ModelsRefresh, ProviderModels, ProviderModelsRefresh
@@ -64,6 +74,7 @@ HANDLERS: tuple[tuple[str, type[ManagementHandler]], ...] = (
     ("/healthz", Alive),
     ("/readyz", Ready),
     ("/metrics", Metrics),
+    (CALLBACK_PATH, OAuthCallback),
     ("/console/docs", DocsPage),
     ("/console/docs.css", DocsStyle),
     ("/console/docs.js", DocsScript),
@@ -104,6 +115,14 @@ HANDLERS: tuple[tuple[str, type[ManagementHandler]], ...] = (
     ("/api/v1/providers/{name}/test", ProviderTest),
     ("/api/v1/providers/{name}/models", ProviderModels),
     ("/api/v1/providers/{name}/models/refresh", ProviderModelsRefresh),
+    ("/api/v1/credentials", Credentials),
+    ("/api/v1/credentials/import", CredentialImport),
+    ("/api/v1/credentials/login", CredentialLogin),
+    ("/api/v1/credentials/login/complete", CredentialLoginAnswer),
+    ("/api/v1/credentials/login/{state}", CredentialLoginItem),
+    ("/api/v1/credentials/{id}", CredentialItem),
+    ("/api/v1/credentials/{id}/refresh", CredentialRefresh),
+    ("/api/v1/credentials/{id}/export", CredentialExport),
     ("/api/v1/aliases", Aliases),
     ("/api/v1/aliases/{from}", AliasItem),
     ("/api/v1/routes", Routes),

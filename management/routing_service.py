@@ -29,7 +29,7 @@ class CooldownShown(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     credential: str | None
     reason: str
-    """`failures`, `rate_limited`, `credential_refused` or `retry_after`."""
+    """`failures`, `rate_limited`, `credential_refused`, `credential_not_ready` or `retry_after`."""
     seconds: float
     """How long it stays out."""
 

@@ -1,5 +1,6 @@
 """All that the pipeline needs of one generation, built by the composition root."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from access.address import TrustedProxies
@@ -7,6 +8,7 @@ from access.prices import PriceBook
 from access.quotas.rules import Rules
 from access.tokens import TokenIndex
 from config.schema import Quotas, Server
+from core.secret import Secret
 from credentials.pool import Pools
 from proxy.intake import Limits
 from proxy.providers.base import ProviderAdapter
@@ -23,6 +25,12 @@ class BoundProvider:
     options: ConnectionOptions = STRAIGHT
     include_usage: bool = False
     """Whether it is asked for the usage of streams where the client does not ask."""
+    through: Callable[[Secret], ConnectionOptions] | None = None
+    """The options by a credential's own proxy; None: there is no connection to make."""
+
+    def options_for(self, proxy_url: Secret | None) -> ConnectionOptions:
+        """How it is reached by a credential; ``proxy_url`` is the credential's own, if it has one."""
+        return self.options if proxy_url is None or self.through is None else self.through(proxy_url)
 
 
 class Discovered:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from access.quotas.headers import rate_limit_headers
+from config.schema import TokenPlacement
 from core.headers import Headers
 from core.remembered import Remembered
 from proxy.record import Record
@@ -153,9 +154,11 @@ def forwarded_answer_headers(
     ]
 
 
-def sent_secret(headers: Headers) -> str | None:
-    """The credential in the fields that a provider was sent; None where there is none, or it may well be a word."""
-    text = (headers.get("authorization") or "").rpartition(" ")[2]
+def sent_secret(headers: Headers, placement: TokenPlacement | None = None) -> str | None:
+    """The credential in the fields that a provider was sent, where ``placement`` has it; None where there is none, or it
+    may well be a word."""
+    field = "authorization" if placement is None else placement.header.lower()
+    text = (headers.get(field) or "").rpartition(" ")[2]
     return text if len(text) >= SHORTEST_SECRET else None
 
 

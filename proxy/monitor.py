@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 import msgspec
 
 from core.clock import Clock
-from core.errors import TargetLimited, UpstreamError
+from core.errors import CredentialNotReady, TargetLimited, UpstreamError
 from core.events import AttemptFailed, Events, ProviderDown, ProviderRecovered, RequestCompleted, RequestFailed
 from core.tasks import Tasks
 
@@ -48,8 +48,8 @@ FAULTS = frozenset(
 )
 """Codes of failures that are the provider's own, or those of the way to it."""
 
-NOT_SENT = TargetLimited.code
-"""The code of attempts that a limit of ours kept from the provider: of it they say nothing."""
+NOT_SENT = frozenset({TargetLimited.code, CredentialNotReady.code})
+"""Codes of attempts that a limit of ours, or the want of a token, kept from the provider: of it they say nothing."""
 
 _HEAD_WAS_SENT = 400
 """A request that failed with a status below had been answered already when it broke; what broke before is an attempt's."""
@@ -182,6 +182,9 @@ class Health:
         watched = self._watched.get(name)
         if watched is None:
             return
+        if _not_sent(outcome):
+            self.not_probed(name)
+            return
         watched.probing = False
         self.observed(name, outcome)
         if watched.up is False:
@@ -198,7 +201,7 @@ class Health:
     def observed(self, name: str, outcome: Outcome) -> None:
         """The same of a question that somebody else has asked."""
         watched = self._watched.get(name)
-        if watched is None:
+        if watched is None or _not_sent(outcome):
             return
         code = None if outcome.error is None else outcome.error.client_code
         if code is None or code in SIGNS_OF_LIFE:
@@ -221,7 +224,7 @@ class Health:
 
     def _attempt_failed(self, event: AttemptFailed) -> None:
         watched = self._watched.get(event.provider)
-        if watched is not None and event.error_code != NOT_SENT:
+        if watched is not None and event.error_code not in NOT_SENT:
             self._heard(watched, event.error_code)
 
     def _heard(self, watched: Watched, code: str | None) -> None:
@@ -260,6 +263,10 @@ class Health:
         if watched.up is False:
             seconds = max(seconds, min(seconds * 2.0 ** min(watched.failed_probes, 32), MOST_PAUSE_SECONDS))
         watched.pause = seconds * (1 - _SPREAD + 2 * _SPREAD * self._random())
+
+
+def _not_sent(outcome: Outcome) -> bool:
+    return outcome.error is not None and outcome.error.client_code in NOT_SENT
 
 
 def _is_due(watched: Watched, now: float) -> bool:

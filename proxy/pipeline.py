@@ -8,6 +8,7 @@ from access import permissions
 from access.identify import caller
 from core.clock import Clock
 from core.errors import (
+    CredentialsRejected,
     GatewayError,
     InternalError,
     PermissionDenied,
@@ -19,10 +20,11 @@ from core.errors import (
 from core.events import AttemptFailed, Events, RequestStarted
 from core.identity import ApiToken, Grant
 from core.usage import Usage
+from credentials.members import Member
 from proxy import endpoints, models
 from proxy.admission import Leases, Quotas
 from proxy.answer import Answer, read_error, shape_of, without_echo
-from proxy.dataplane import BoundProvider, DataPlane
+from proxy.dataplane import DataPlane
 from proxy.deadline import deadline_in
 from proxy.delivery import Delivery, draining
 from proxy.dialects import DIALECTS
@@ -32,12 +34,14 @@ from proxy.estimates import estimated_input
 from proxy.exchange import ClientGone, Exchange
 from proxy.headers import gateway_headers, sent_secret
 from proxy.intake import Inbound, read_inbound, refers_to_stored_items
+from proxy.live_credentials import freshen, freshened, may_be_stale, member_of, token_of
 from proxy.outbound import Outbound, shown_model
+from proxy.placement import prepared
 from proxy.record import Record
 from proxy.refusal import refusal_of
-from routing.plan import Plan, PlanTimeouts, RouteQuery
+from routing.plan import Plan, PlanTimeouts, RouteQuery, Target
 from routing.tries import Attempt, Tries, Verdict
-from transport.messages import Clocks, UpstreamRequest
+from transport.messages import Clocks
 
 _log = logging.getLogger("sluice.proxy")
 
@@ -87,6 +91,9 @@ def _started(endpoint: str) -> RequestStarted:
 
 class _Run:
     """One exchange on its way through the pipeline."""
+
+    renewed: frozenset[tuple[str, str]] = frozenset()
+    """Live credentials, by provider and name, that have got another token since one was refused: each does once."""
 
     def __init__(self, exchange: Exchange, plane: DataPlane, events: Events, clock: Clock, quotas: Quotas) -> None:
         self.exchange = exchange
@@ -204,7 +211,6 @@ class _Run:
     async def _attempt(self, attempt: Attempt, outbound: Outbound, plan: Plan) -> Answer:
         """One try, up to the commit point."""
         record, target = self.record, attempt.target
-        provider = self.plane.providers[target.provider]
         record.attempts = attempt.number
         record.provider, record.model, record.model_label = target.provider, target.model, target.label
         record.credential = attempt.credential
@@ -214,24 +220,50 @@ class _Run:
             waits = leases.admit_at(target, attempt.credential)
             if waits is not None:
                 await waits
-        api_key = self.plane.pools.api_key(target.provider, attempt.credential)
-        call = outbound.call(target.model, clocks_of(timeouts), provider.options, asks_usage=provider.include_usage)
-        request = provider.adapter.prepare(call, api_key)
-        record.attempt_started_at = self.clock.monotonic()
-        if record.first_attempt_at is None:
-            record.first_attempt_at = record.attempt_started_at
+        clocks = clocks_of(timeouts)
+        member = member_of(self.plane.pools, target.provider, attempt.credential)
+        answer_to = self._answer_to
+        if member.live is not None:
+            answer_to = self._answer_to_live
+            if not member.live.fresh(self.clock.time()):
+                record.first_attempt_at = record.first_attempt_at or self.clock.monotonic()
+                await freshen(member, target.provider, clocks)
         first_token = timeouts.first_token_seconds if outbound.inbound.stream else None
         if first_token is None:
-            return await self._answer_to(request, provider, outbound)
+            return await answer_to(target, member, outbound, clocks)
         try:
             async with asyncio.timeout(first_token):
-                return await self._answer_to(request, provider, outbound)
+                return await answer_to(target, member, outbound, clocks)
         except TimeoutError:
             raise UpstreamTimeout(f"no output within `first_token_seconds` ({first_token:g})") from None
 
-    async def _answer_to(self, request: UpstreamRequest, provider: BoundProvider, outbound: Outbound) -> Answer:
+    async def _answer_to_live(self, target: Target, member: Member, outbound: Outbound, clocks: Clocks) -> Answer:
+        """The same by a credential whose token ends: where that is refused, once more by another, once a request."""
+        sent = token_of(member)
+        try:
+            return await self._answer_to(target, member, outbound, clocks)
+        except CredentialsRejected as refusal:
+            renewed = (target.provider, member.name)
+            if not may_be_stale(refusal) or renewed in self.renewed:
+                raise
+            self.renewed |= {renewed}
+            self.unanswered = None
+            if not await freshened(member, target.provider, clocks, sent) or not outbound.resendable:
+                # A fresh token is for the next one, where this client alone can send its request again.
+                raise
+        return await self._answer_to(target, member, outbound, clocks)
+
+    async def _answer_to(self, target: Target, member: Member, outbound: Outbound, clocks: Clocks) -> Answer:
         """Send and read on to the commit point."""
+        provider = self.plane.providers[target.provider]
         adapter, reads_answer = provider.adapter, outbound.endpoint.reads_answer
+        options = provider.options if member.proxy_url is None else provider.options_for(member.proxy_url)
+        call = outbound.call(target.model, clocks, options, asks_usage=provider.include_usage)
+        request = adapter.prepare(call, member.secret) if member.placement is None else prepared(adapter, call, member)
+        record = self.record
+        record.attempt_started_at = self.clock.monotonic()
+        if record.first_attempt_at is None:
+            record.first_attempt_at = record.attempt_started_at
         self.unanswered = outbound.inbound if reads_answer else None
         response = await provider.client.send(request)
         try:
@@ -247,7 +279,7 @@ class _Run:
                 shown_model(outbound.inbound.model, self.record.model),
                 expects_final=reads_answer,
                 account_headers=adapter.account_headers,
-                secret=sent_secret(request.headers),
+                secret=sent_secret(request.headers, member.placement),
                 usage_unasked=provider.include_usage and outbound.usage_question is not None,
             )
             await answer.open()

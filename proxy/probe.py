@@ -13,12 +13,21 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from core.clock import Clock
-from core.errors import CredentialsRejected, UpstreamError, UpstreamMalformed, UpstreamRateLimited, UpstreamTimeout
+from core.errors import (
+    CredentialNotReady,
+    CredentialsRejected,
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+)
 from core.headers import Headers
-from core.secret import Secret
+from credentials.members import Member
 from credentials.pool import NAMELESS
 from proxy.answer import read_error, without_echo
 from proxy.dataplane import BoundProvider, DataPlane
+from proxy.live_credentials import freshen
+from proxy.placement import prepared
 from proxy.providers.base import Call, ListedModel
 from transport.messages import Clocks, UpstreamClient, UpstreamRequest, UpstreamResponse
 
@@ -105,23 +114,29 @@ class Prober:
         began = self._clock.monotonic()
         tried: list[str] = []
         while True:
-            # One that has a pause still tells more than none.
+            known = plane.pools.names(name)
+            # One that has a pause, or needs a login, still tells more than none.
             credential = plane.pools.choose(name, tried, began, self._random) or next(
-                each for each in plane.pools.names(name) if each not in tried
+                (each for each in known if each not in tried), None
             )
+            if credential is None:
+                return _unasked(bound, plane.pools.lack(name, None, None))
             tried.append(credential)
-            asking = _Asking(bound, self._client_of(bound), plane.pools.api_key(name, credential))
+            member = plane.pools.member(name, credential)
+            asking = _Asking(bound, self._client_of(bound), member)
             models: _Models = ()
             error: UpstreamError | None = None
             try:
+                if member.live is not None and not member.live.fresh(self._clock.time()):
+                    await freshen(member, name, _CLOCKS)
                 async with asyncio.timeout(seconds):
                     models = await ask(asking)
             except TimeoutError:
                 error = UpstreamTimeout(f"The provider's answer was not complete in {seconds:g} seconds.")
             except UpstreamError as failure:
                 error = failure
-                refused = isinstance(failure, CredentialsRejected | UpstreamRateLimited)
-                if refused and others and len(tried) < len(plane.pools.names(name)):
+                refused = isinstance(failure, CredentialsRejected | UpstreamRateLimited | CredentialNotReady)
+                if refused and others and len(tried) < len(known):
                     continue
             return Probed(
                 method=asking.method,
@@ -134,13 +149,19 @@ class Prober:
             )
 
 
+def _unasked(bound: BoundProvider, lack: str) -> Probed:
+    """Of a provider that there is no credential for."""
+    url = bound.adapter.url(bound.adapter.models_path)
+    return Probed(method="GET", url=url, credential=None, status=None, error=CredentialNotReady(lack), seconds=0.0)
+
+
 class _Asking:
     """One provider, asked by one credential."""
 
-    def __init__(self, bound: BoundProvider, client: UpstreamClient, key: Secret | None) -> None:
+    def __init__(self, bound: BoundProvider, client: UpstreamClient, member: Member) -> None:
         self._bound = bound
         self._client = client
-        self._key = key
+        self._member = member
         self.method = "GET"
         self.url = bound.adapter.url(bound.adapter.models_path)
         self.status: int | None = None
@@ -197,7 +218,8 @@ class _Asking:
         model: str | None,
         clocks: Clocks,
     ) -> Call:
-        return Call(method, path, query, headers, body, None, model, clocks, self._bound.options)
+        options = self._bound.options_for(self._member.proxy_url)
+        return Call(method, path, query, headers, body, None, model, clocks, options)
 
     async def _whole(self, call: Call, most: int, what: str) -> bytes:
         async with self._answer(call) as response:
@@ -222,8 +244,10 @@ class _Asking:
     async def _answer(self, call: Call) -> AsyncIterator[UpstreamResponse]:
         """A good answer. Raises UpstreamError otherwise."""
         adapter = self._bound.adapter
-        request = adapter.prepare(call, self._key)
-        self._sent = tuple(_secrets(request, self._bound.adapter.url("")))
+        request = prepared(adapter, call, self._member)
+        placement = self._member.placement
+        fields = _CREDENTIAL_FIELDS if placement is None else _CREDENTIAL_FIELDS | {placement.header.lower()}
+        self._sent = tuple(_secrets(request, adapter.url(""), fields))
         response = await self._client.send(request)
         self.status = response.status
         try:
@@ -247,11 +271,11 @@ def _repeats(body: bytes, sent: tuple[bytes, ...]) -> bool:
     return any(secret in read for secret in sent)
 
 
-def _secrets(request: UpstreamRequest, base_url: str) -> Iterator[bytes]:
+def _secrets(request: UpstreamRequest, base_url: str, credential_fields: frozenset[str]) -> Iterator[bytes]:
     """What of ``request`` the entry alone has said, and may not have meant for everybody."""
     known = {name for name, _ in _SENDS_JSON}
     for name, value in request.headers:
-        is_credential = name in _CREDENTIAL_FIELDS
+        is_credential = name in credential_fields
         if name in known or name in _TOLD_FIELDS:
             continue
         # A scheme before a credential is no secret: `Bearer …`.

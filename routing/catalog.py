@@ -1,9 +1,9 @@
 """The providers by name, and which of them serve a bare model name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from config.faults import ConfigFaults, Fault
-from config.schema import Provider, Timeouts
+from config.faults import ConfigFaults, Fault, Path
+from config.schema import Credential, Provider, Timeouts
 from core.globs import Glob, GlobIndex, GlobSet
 from routing.plan import PlanTimeouts, merge_timeouts
 
@@ -16,7 +16,7 @@ class Catalog:
     def __init__(self, providers: Sequence[Provider]) -> None:
         """
         Raises:
-            ConfigFaults: bad globs.
+            ConfigFaults: bad globs, and prefixes of credentials that are names of providers.
         """
         faults: list[Fault] = []
         entries: list[tuple[Glob, int]] = []
@@ -33,6 +33,8 @@ class Catalog:
                     faults.append(Fault(("providers", place, "models", number), str(error)))
             entries += [(glob, place) for glob in globs]
             self._models[provider.name] = GlobSet(globs)
+            for number, credential in enumerate(provider.credentials):
+                faults += _credential_faults(credential, self.names, ("providers", place, "credentials", number))
         if faults:
             raise ConfigFaults(faults)
         self._index = GlobIndex(entries)
@@ -40,6 +42,10 @@ class Catalog:
 
     def __contains__(self, name: str) -> bool:
         return name in self._providers
+
+    def of_prefix(self, holders: tuple[str, ...], model: str) -> tuple[str, ...]:
+        """Which of the providers with credentials of one prefix to ask: those whose `models` match, where any does."""
+        return tuple(name for name in holders if self._models[name].matches(model)) or holders
 
     def serving(self, model: str) -> tuple[str, ...]:
         """The providers whose `models` match, in file order."""
@@ -64,3 +70,16 @@ class Catalog:
     def timeouts_under(self, route: Timeouts, provider: str) -> PlanTimeouts:
         """The route's timeouts over the provider's over the defaults."""
         return merge_timeouts(route, self._providers[provider])
+
+
+def _credential_faults(credential: Credential, providers: Collection[str], path: Path) -> Iterator[Fault]:
+    if credential.prefix in providers:
+        yield Fault(
+            (*path, "prefix"),
+            f"`{credential.prefix}/…` names the provider `{credential.prefix}`: choose another prefix",
+        )
+    for number, pattern in enumerate(credential.models):
+        try:
+            Glob(pattern)
+        except ValueError as error:
+            yield Fault((*path, "models", number), str(error))

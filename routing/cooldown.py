@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """The provider answered 429."""
     CREDENTIAL_REFUSED = "credential_refused"
     """The provider answered 401 or 403."""
+    CREDENTIAL_NOT_READY = "credential_not_ready"
+    """No fresh token could be had for it."""
     RETRY_AFTER = "retry_after"
     """The provider asked for a pause with another answer than 429."""
 
@@ -71,7 +73,9 @@ class Cooldowns:
 
     def credential_cooled(self, provider: str, credential: str, now: float) -> bool:
         """Whether the credential is out of rotation."""
-        return self.credential(provider, credential, now) is not None
+        # As `credential` tells it, in one call: it is asked of each credential for each attempt.
+        cooled = self._credentials.get((provider, credential))
+        return cooled is not None and cooled.until > now
 
     def current(self, now: float) -> tuple[Cooled, ...]:
         """Everything that cools at ``now``, targets first."""

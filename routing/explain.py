@@ -44,6 +44,8 @@ class ExplainedTarget(msgspec.Struct, frozen=True):
     model: str | None
     weight: int
     cooling: Cooling | None = None
+    prefix: str | None = None
+    """Of the credentials that alone may serve it."""
 
 
 class ExplainedGroup(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ class Dialled(msgspec.Struct, frozen=True):
     model: str | None
     url: str
     credentials: tuple[str, ...]
-    """Names alone; a secret is never shown."""
+    """Those that may serve it, also where they need a login. Names alone; a secret is never shown."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -128,4 +130,4 @@ def _groups(router: Resolver, plan: Plan, now: float | None) -> tuple[ExplainedG
 def _target(router: Resolver, target: Target, now: float | None) -> ExplainedTarget:
     cooled = router.cooldowns.target(*target.key, now) if now is not None else None
     cooling = Cooling(cooled.reason.value, cooled.until - now) if cooled is not None and now is not None else None
-    return ExplainedTarget(target.provider, target.model, target.weight, cooling)
+    return ExplainedTarget(target.provider, target.model, target.weight, cooling, target.prefix)

@@ -35,15 +35,16 @@ class RouteGroups(msgspec.Struct, frozen=True):
         yield from self.fallbacks.context
         yield from self.fallbacks.content
 
-    def fill(self, model: str, label: Callable[[str], str]) -> "RouteGroups":
-        """With ``model`` where a target keeps the request's own; ``label`` gives its label at a provider."""
-        if self.fixed:
+    def fill(self, model: str, label: Callable[[str], str], prefix: str | None = None) -> "RouteGroups":
+        """With ``model`` where a target keeps the request's own; ``label`` gives its label at a provider. ``prefix``: of
+        the credentials that alone may serve the request, whatever target takes it."""
+        if self.fixed and prefix is None:
             return self
 
         def filled(target: Target) -> Target:
             if target.model != KEEP:
-                return target
-            return Target(target.provider, model, label(target.provider), target.weight)
+                return msgspec.structs.replace(target, prefix=prefix)
+            return Target(target.provider, model, label(target.provider), target.weight, prefix)
 
         return self._map(lambda targets: tuple(filled(target) for target in targets))
 

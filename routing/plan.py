@@ -25,15 +25,49 @@ ANY = "*"
 """The label of a model name that no configured text stands for."""
 
 
+class Changing(Protocol):
+    """What pools are made of, as far as it changes while they serve."""
+
+    @property
+    def serial(self) -> int:
+        """Another one after each change."""
+        ...
+
+
 class CredentialPools(Protocol):
     """What routing knows of credentials; :class:`credentials.pool.Pools` is one."""
 
-    def names(self, provider: str) -> tuple[str, ...]:
-        """The provider's credentials; never empty."""
+    @property
+    def live(self) -> Changing:
+        """Whose serial says whether :meth:`prefixes` may have changed."""
         ...
 
-    def choose(self, provider: str, exclude: Collection[str], now: float, random: Random) -> str | None:
-        """A credential that is neither in ``exclude`` nor cooling at ``now``; None: none is left."""
+    def names(self, provider: str) -> tuple[str, ...]:
+        """The provider's credentials, whatever they are good for."""
+        ...
+
+    def candidates(self, provider: str, model: str | None, prefix: str | None) -> tuple[str, ...]:
+        """Those that can serve a target, whether they cool or not."""
+        ...
+
+    def lack(self, provider: str, model: str | None, prefix: str | None) -> str:
+        """Why there are no candidates, in words."""
+        ...
+
+    def choose(
+        self,
+        provider: str,
+        exclude: Collection[str],
+        now: float,
+        random: Random,
+        model: str | None = None,
+        prefix: str | None = None,
+    ) -> str | None:
+        """A candidate that is neither in ``exclude`` nor cooling at ``now``; None: none is left."""
+        ...
+
+    def prefixes(self) -> Mapping[str, tuple[str, ...]]:
+        """The providers by the prefixes of their credentials; the same object until that changes."""
         ...
 
 
@@ -60,6 +94,8 @@ class Target(msgspec.Struct, frozen=True):
     label: str
     """For metrics: the model where the configuration names it, else the configured glob that let it through, else `*`."""
     weight: int = 1
+    prefix: str | None = None
+    """Of the credentials that may serve it; None: any."""
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -121,6 +157,7 @@ class Step(StrEnum):
 
     ROUTE = "route"
     PREFIX = "provider_prefix"
+    CREDENTIAL_PREFIX = "credential_prefix"
     MODELS = "provider_models"
     HEADER = "provider_header"
 

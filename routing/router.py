@@ -1,7 +1,8 @@
-"""Names to targets: alias → first route that matches → ``provider/model`` → providers whose `models` match."""
+"""Names to targets: alias → first route that matches → ``provider/model`` → ``prefix/model`` → providers whose `models`
+match."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -43,10 +44,35 @@ class _CompiledRoute(msgspec.Struct, frozen=True):
     timeouts: Mapping[str, PlanTimeouts]
 
 
+class _Named(NamedTuple):
+    """What a model's name says of where it leads."""
+
+    model: str
+    """As the provider knows it; empty: none is named."""
+    step: Step = Step.MODELS
+    providers: tuple[str, ...] = ()
+    """Empty: it does not say."""
+    prefix: str | None = None
+    """Of the credentials that alone may serve it."""
+
+
 class Router:
     """Everything of a configuration that says where requests go. Built once for each generation."""
 
-    __slots__ = ("_listed", "_plans", "_pools", "_random", "_routes", "aliases", "catalog", "cooldowns", "rules")
+    __slots__ = (
+        "_listed",
+        "_live",
+        "_plans",
+        "_pools",
+        "_prefixes",
+        "_random",
+        "_routes",
+        "_serial",
+        "aliases",
+        "catalog",
+        "cooldowns",
+        "rules",
+    )
 
     def __init__(self, config: Config, cooldowns: Cooldowns, credentials: CredentialPools, random: Random) -> None:
         """``cooldowns`` outlives the router; ``random`` gives numbers in [0, 1).
@@ -87,6 +113,9 @@ class Router:
         )
         self._plans: dict[tuple[object, ...], Plan] = {}
         """Plans by all of a query that they depend on: most requests ask what another has asked before."""
+        self._live = credentials.live
+        self._serial: int | None = None
+        self._prefixes: Mapping[str, tuple[str, ...]] = {}
         self._listed = self._list_models()
 
     def resolve(self, query: RouteQuery) -> Plan:
@@ -97,6 +126,8 @@ class Router:
             ProviderRequired: a request without a model that neither names a provider nor has a route by its path.
             InvalidRequest: it names a provider that there is none of (code ``provider_not_found``).
         """
+        if self._live.serial != self._serial:
+            self._follow_prefixes()
         key = (query.model, query.provider, self.rules.seen(query))
         plan = self._plans.get(key)
         if plan is None:
@@ -116,27 +147,46 @@ class Router:
             raise _not_found(query.model)
         chain = self.aliases.resolve(query.model)
         name = chain.name
-        prefix, rest = split_target(name)
-        prefixed = prefix in self.catalog and "/" in name
-        model = rest if prefixed else name
-        if not model:
+        named = self._read(name)
+        if not named.model:
             raise _not_found(query.model)
         place = self.rules.first(query, name)
         if place is not None:
-            return self._routed(self._routes[place], query, chain, model)
-        providers = (prefix,) if prefixed else self.catalog.serving(name)
+            return self._routed(self._routes[place], query, chain, named)
+        providers = named.providers or self.catalog.serving(name)
         if not providers:
             raise _not_found(query.model)
         return Plan(
             requested_model=query.model,
             model=name,
             route=None,
-            step=Step.PREFIX if prefixed else Step.MODELS,
+            step=named.step,
             first=Group.of(
-                tuple(Target(provider, model, self._label(chain, provider, model, None)) for provider in providers)
+                tuple(
+                    Target(provider, named.model, self._label(chain, provider, named.model, None), prefix=named.prefix)
+                    for provider in providers
+                )
             ),
             timeouts={provider: self.catalog.timeouts(provider) for provider in providers},
         )
+
+    def _read(self, name: str) -> _Named:
+        """What ``name`` says by its first part, where that is the name of a provider or a prefix of credentials."""
+        prefix, model = split_target(name)
+        if "/" in name and prefix in self.catalog:
+            return _Named(model, Step.PREFIX, (prefix,))
+        if "/" in name and (holders := self._prefixes.get(prefix)):
+            return _Named(model, Step.CREDENTIAL_PREFIX, self.catalog.of_prefix(holders, model), prefix)
+        return _Named(name)
+
+    def _follow_prefixes(self) -> None:
+        """Somebody has signed in, or changed an account: names may lead elsewhere."""
+        serial = self._live.serial
+        prefixes = self._pools.prefixes()
+        if prefixes is not self._prefixes:
+            self._prefixes = prefixes
+            self._plans.clear()
+        self._serial = serial
 
     def begin(self, plan: Plan, maybe_delivered: bool) -> Tries:
         """The attempts at ``plan``. ``maybe_delivered``: whether what a provider may have begun is tried again,
@@ -174,8 +224,11 @@ class Router:
         route = self._routes[place]
         return self._plan(route, query, None, route.modelless)
 
-    def _routed(self, route: _CompiledRoute, query: RouteQuery, chain: AliasChain, model: str) -> Plan:
-        groups = route.groups.fill(model, lambda provider: self._label(chain, provider, model, route.rule))
+    def _routed(self, route: _CompiledRoute, query: RouteQuery, chain: AliasChain, named: _Named) -> Plan:
+        model = named.model
+        groups = route.groups.fill(
+            model, lambda provider: self._label(chain, provider, model, route.rule), named.prefix
+        )
         return self._plan(route, query, chain.name, groups)
 
     def _plan(self, route: _CompiledRoute, query: RouteQuery, model: str | None, groups: RouteGroups) -> Plan:
@@ -202,7 +255,7 @@ class Router:
             return pattern
         if made_from is not None:
             prefix, rest = split_target(made_from)
-            return rest if prefix in self.catalog else made_from
+            return rest if prefix in self.catalog or prefix in self._prefixes else made_from
         if rule is not None and "model" in rule.globs:
             return rule.globs["model"].first(chain.name) or ANY
         return ANY
@@ -238,6 +291,9 @@ def _dangling(config: Config, catalog: Catalog, aliases: Aliases, rules: RuleSet
     """
     faults: list[Fault] = []
     routed = rules.model_globs()
+    known = {credential.prefix for provider in config.providers for credential in provider.credentials}
+    # Accounts have prefixes too, and come and go: what is written may lead to one.
+    signs_in = any(provider.oauth is not None for provider in config.providers)
     for place, entry in enumerate(config.model_aliases):
         path = ("model_aliases", place, "to")
         prefix, model = split_target(entry.to)
@@ -245,7 +301,7 @@ def _dangling(config: Config, catalog: Catalog, aliases: Aliases, rules: RuleSet
             if "/" in entry.to and not model:
                 faults.append(Fault(path, f"`{entry.to}` names no model: write `{prefix}/` and the model's name"))
             continue
-        if not model or "*" in prefix or routed is None:
+        if not model or "*" in prefix or routed is None or prefix in known or signs_in:
             continue
         if "*" in entry.to:
             globs = (

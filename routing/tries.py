@@ -20,7 +20,7 @@ OTHER_TARGET       the same, but never this target again
 A group takes at most `retry.attempts` attempts and is entered at most once: there are never more than attempts × groups.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from enum import Enum
 from math import inf
 
@@ -30,12 +30,11 @@ from core.errors import (
     CredentialsRejected,
     Delivered,
     RetryScope,
-    TargetsRateLimited,
     UpstreamError,
-    UpstreamRateLimited,
 )
 from routing.cooldown import Cooldowns, Reason
 from routing.plan import CredentialPools, Group, Plan, Random, Target
+from routing.rests import pool_rest, reason_of, soonest
 from routing.strategies import STRATEGIES
 
 _Key = tuple[str, str | None]
@@ -128,6 +127,7 @@ class Tries:
         Raises:
             TargetsRateLimited: every target is rate-limited until a time that its provider named;
                 ``retry_after_seconds`` is the soonest.
+            NoTargetAvailable: no target has a credential that can be used.
             RuntimeError: not the time to call: an attempt is under way, or it was given up.
         """
         if self._number == 0:
@@ -186,15 +186,15 @@ class Tries:
         credential: str | None = None
         if error.retry is RetryScope.OTHER_CREDENTIAL:
             exclude = {*self._excluded(target.provider, now), attempt.credential}
-            credential = self._pools.choose(target.provider, exclude, now, self._random)
+            credential = self._pools.choose(target.provider, exclude, now, self._random, target.model, target.prefix)
         if not error.cools_down:
             return credential
         rules = self._plan.cooldown
         seconds = min(rules.seconds if asked is None else asked, rules.max_seconds)
         if error.retry is RetryScope.OTHER_CREDENTIAL:
-            limited = isinstance(error, UpstreamRateLimited)
-            reason = Reason.RATE_LIMITED if limited else Reason.CREDENTIAL_REFUSED
-            if len(self._pools.names(target.provider)) > 1:
+            reason = reason_of(error)
+            several = len(self._pools.names(target.provider)) > 1
+            if several:
                 self._cooldowns.cool_credential(
                     target.provider,
                     attempt.credential,
@@ -203,9 +203,10 @@ class Tries:
                     now=now,
                     asked=asked is not None,
                 )
-            if credential is not None:
+            if credential is not None or (several and target.prefix is not None):
+                # Without the prefix others may serve the target.
                 return credential
-            seconds = min(seconds, self._pool_rests(target.provider, now, seconds))
+            seconds = min(seconds, pool_rest(self._cooldowns, self._pools, target, now, seconds))
         elif asked:
             reason = Reason.RETRY_AFTER
         else:
@@ -217,11 +218,6 @@ class Tries:
             *target.key, label=target.label, reason=reason, seconds=seconds, now=now, asked=asked is not None
         )
         return credential
-
-    def _pool_rests(self, provider: str, now: float, seconds: float) -> float:
-        """How long until any credential of an exhausted pool is back; ``seconds`` where that is not known."""
-        cooled = [self._cooldowns.credential(provider, name, now) for name in self._pools.names(provider)]
-        return min((each.until - now for each in cooled if each is not None), default=seconds)
 
     def _note(self, attempt: Attempt, error: UpstreamError, now: float) -> None:
         """Remember, for this exchange, what may not be tried again, or not yet."""
@@ -359,35 +355,20 @@ class Tries:
 
     def _credential(self, target: Target, when: float) -> str | None:
         exclude: Collection[str] = self._excluded(target.provider, when) if self._spent else ()
-        return self._pools.choose(target.provider, exclude, when, self._random)
+        return self._pools.choose(target.provider, exclude, when, self._random, target.model, target.prefix)
 
     def _attempt(self, target: Target, credential: str, wait: float) -> Attempt:
         return Attempt(self._number + 1, target, credential, wait, self._place)
 
     def _probe(self, now: float) -> Attempt:
         """Nothing is in rotation at the start: the target that will be soonest."""
-        rests = list(self._rests(now))
-        guessed = [rest for rest in rests if not rest[1]]
-        if not guessed:
-            soonest = min(until for until, _, _, _ in rests) - now
-            raise TargetsRateLimited("every target is rate-limited by its provider", retry_after_seconds=soonest)
-        until, _, place, target = min(guessed, key=lambda rest: rest[0])
-        credential = self._pools.choose(target.provider, (), until, self._random)
+        rest = soonest(self._cooldowns, self._pools, (self._group, *self._queue), now)
+        target = rest.target
+        credential = self._pools.choose(target.provider, (), rest.until, self._random, target.model, target.prefix)
         if credential is None:  # a pool cools for longer than its target
-            credential = self._pools.names(target.provider)[0]
+            credential = self._pools.candidates(target.provider, target.model, target.prefix)[0]
         attempt = msgspec.structs.replace(self._attempt(target, credential, 0.0), probe=True)
-        return attempt if place == 0 else self._into(place, attempt)
-
-    def _rests(self, now: float) -> Iterator[tuple[float, bool, int, Target]]:
-        """For each target that cools: until when, whether that is a rate limit's own word, its group's place, itself."""
-        for place, group in enumerate((self._group, *self._queue)):
-            for target in group.targets:
-                cooled = self._cooldowns.target(*target.key, now)
-                if cooled is None:
-                    names = self._pools.names(target.provider)
-                    pool = [self._cooldowns.credential(target.provider, name, now) for name in names]
-                    cooled = min((each for each in pool if each is not None), key=lambda each: each.until)
-                yield cooled.until, cooled.asked and cooled.reason is Reason.RATE_LIMITED, place, target
+        return attempt if rest.place == 0 else self._into(rest.place, attempt)
 
     def __repr__(self) -> str:
         due = self._pending

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from core.clock import Clock
+from storage.accounts import AccountCells
 from storage.address import Address
 from storage.audit import AuditStore
 from storage.database import Database
@@ -27,5 +28,6 @@ class SqlStores:
         self.audit = AuditStore(self.database)
         self.jobs = JobStore(self.database)
         self.webhooks = WebhookStore(self.database)
+        self.accounts = AccountCells(self.database)
         self.ledger = LedgerStore(self.database)
         self.ledger_queries = LedgerQueries(self.database, clock)

@@ -7,7 +7,8 @@
     …
     {"end":{"rows":{"audit":1,…},"sha256":"…"}}   over all bytes before this line
 
-All of it is of one state of the database. The ledger of requests, which may be larger than all else by far, is in it on demand.
+All of it is of one state of the database. The ledger of requests, which may be larger than all else by far, is in it on
+demand; sign-ins under way, which end within minutes, are not.
 """
 
 import base64
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import BigInteger, Boolean, Column, LargeBinary, Table, bindparam, exc, select, text, tuple_
 
+from storage.account_tables import logins
 from storage.audit import BEGINNING, TOPIC, broken_link
 from storage.connection import Connection
 from storage.database import Database
@@ -69,7 +71,8 @@ async def export_all(
         hashed.update(data)
         write(data)
 
-    tables = {name: table for name, table in _TABLES.items() if with_usage or table is not ledger}
+    left_out = {logins} if with_usage else {logins, ledger}
+    tables = {name: table for name, table in _TABLES.items() if table not in left_out}
     rows = dict.fromkeys(tables, 0)
     put(_Header(FORMAT, REVISIONS[-1]))
     async with database.reading() as connection:

@@ -32,6 +32,7 @@ from core.events import (
     TargetCooled,
 )
 from telemetry import registry
+from telemetry.credential_series import NO_END, NO_STATE, CredentialSeries
 from telemetry.ledger_series import LedgerSeries
 from telemetry.quota_series import QuotaSeries
 from telemetry.registry import UNKNOWN
@@ -45,6 +46,7 @@ FOLD_SECONDS = 0.25
 _FORGOTTEN = 2
 """Of a gauge that is 1 or 0: nothing is known, which is not shown."""
 _MAY_BE_FORGOTTEN = frozenset({registry.PROVIDER_UP.name, registry.STORAGE_UP.name, registry.QUOTA_STORE_UP.name})
+_OF_CREDENTIALS = frozenset({registry.CREDENTIAL_STATE.name, registry.CREDENTIAL_EXPIRES.name})
 
 # It becomes a part of file names, which prometheus_client takes apart at `_` and matches as a glob.
 _WORKER = re.compile(r"[A-Za-z0-9.-]+")
@@ -98,6 +100,7 @@ class Metrics:
         self.ledger = LedgerSeries(own)
         self.webhooks = WebhookSeries(own)
         self.quotas = QuotaSeries(own, _FORGOTTEN)
+        self.credentials = CredentialSeries(own)
         self._loop_lag = histogram(registry.EVENT_LOOP_LAG, own)
         self._shown = CollectorRegistry()
         if multiprocess_dir is None:
@@ -241,7 +244,7 @@ def _identity(worker: str) -> str:
 
 class _Shown(Collector):
     """What is rendered of another collector: not the revisions that are no longer in force, nor providers that are gone,
-    nor webhooks, nor a database or a Redis that there is not, nor `_created` series."""
+    nor webhooks or credentials, nor a database or a Redis that there is not, nor `_created` series."""
 
     def __init__(self, source: Collector | CollectorRegistry) -> None:
         self._source = source
@@ -254,6 +257,8 @@ class _Shown(Collector):
                 family.samples = [sample for sample in family.samples if sample.value != _FORGOTTEN]
             elif family.name == registry.WEBHOOK_PENDING.name:
                 family.samples = [sample for sample in family.samples if sample.value >= 0]
+            elif family.name in _OF_CREDENTIALS:
+                family.samples = [sample for sample in family.samples if sample.value not in (NO_STATE, NO_END)]
             elif family.type in ("counter", "histogram"):
                 # In the text format these would be gauges that double the number of families.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

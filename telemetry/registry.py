@@ -305,6 +305,28 @@ QUOTA_STORE_UP = Metric(
     "1 if Redis counts what limits count, 0 if it cannot be used (by any worker); absent where there is none.",
     across_workers="livemin",
 )
+CREDENTIAL_REFRESHES = Metric(
+    "sluice_credential_refreshes_total",
+    Kind.COUNTER,
+    "Refreshes of credentials whose tokens end, by what came of them: `refreshed`, `needs_login`, `refused` or "
+    "`unavailable`.",
+    ("provider", "outcome"),
+)
+CREDENTIAL_STATE = Metric(
+    "sluice_credential_state",
+    Kind.GAUGE,
+    "1 for a credential that needs a person to sign in again (until its token ends it serves), else 0.",
+    ("provider", "credential"),
+    across_workers="livemax",
+)
+CREDENTIAL_EXPIRES = Metric(
+    "sluice_credential_expires_timestamp_seconds",
+    Kind.GAUGE,
+    "When a credential's token ends, in seconds since the Unix epoch (the first of several workers' own); absent where "
+    "that is not known.",
+    ("provider", "credential"),
+    across_workers="livemin",
+)
 EVENT_LOOP_LAG = Metric(
     "sluice_event_loop_lag_seconds",
     Kind.HISTOGRAM,
@@ -355,5 +377,8 @@ METRICS: tuple[Metric, ...] = (
     QUOTA_REFUSALS,
     QUOTA_WAITING,
     QUOTA_STORE_UP,
+    CREDENTIAL_REFRESHES,
+    CREDENTIAL_STATE,
+    CREDENTIAL_EXPIRES,
     EVENT_LOOP_LAG,
 )

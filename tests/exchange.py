@@ -21,8 +21,9 @@ from core.errors import BodyTimeout
 from core.events import AttemptFailed, Event, Events, RequestCompleted, RequestFailed
 from core.headers import Headers
 from core.secret import Secret
-from credentials.pool import Pools
+from credentials.pool import LiveMembers, Pools
 from gateway.limits import rules_of
+from gateway.own_proxies import OwnProxies
 from proxy.admission import Counted, Quotas
 from proxy.dataplane import BoundProvider, DataPlane
 from proxy.exchange import ClientGone, RequestHead
@@ -32,7 +33,7 @@ from proxy.providers import build_adapter
 from routing.cooldown import Cooldowns
 from routing.router import Router
 from tests.planted import planted, search
-from transport.messages import UpstreamRequest
+from transport.messages import STRAIGHT, ConnectionOptions, UpstreamClient, UpstreamRequest
 from transport.script import Head, Receive, Script, Send, Step
 from transport.scripted import ScriptedClient
 
@@ -247,9 +248,12 @@ class Plane:
         clock: Clock | None = None,
         body_limits: Limits | None = None,
         store: QuotaStore | None = None,
+        live: LiveMembers | None = None,
+        client: UpstreamClient | None = None,
         **document: Any,
     ) -> None:
-        """``document`` is merged over one that has each provider as `openai-compatible`, serving every model."""
+        """``document`` is merged over one that has each provider as `openai-compatible`, serving every model. ``client`` is
+        the way to those that the document alone has; ``live`` has the credentials whose tokens end."""
         entries = [
             {
                 "name": provider.name,
@@ -271,12 +275,16 @@ class Plane:
         self.told: list[Event] = []
         self.events.subscribe(self.told.append)
         self.cooldowns = Cooldowns(lambda _cooled: None)
-        pools = Pools(config.providers, self.cooldowns)
+        pools = Pools(config.providers, self.cooldowns, live)
+        ways = {provider.name: ScriptedClient(provider.respond) for provider in providers}
         bound = {
             entry.name: BoundProvider(
-                build_adapter(entry), ScriptedClient(provider.respond), include_usage=entry.include_usage
+                build_adapter(entry),
+                ways[entry.name] if client is None else client,
+                include_usage=entry.include_usage,
+                through=OwnProxies(STRAIGHT, self),
             )
-            for entry, provider in zip(config.providers, providers, strict=True)
+            for entry in config.providers
         }
         self.plane = DataPlane(
             revision="rev-1",
@@ -294,6 +302,10 @@ class Plane:
         self.quotas = WaitingStore(store if store is not None else MemoryStore(self.clock))
         self.counted = Counted()
         self.pipeline = Pipeline(self.events, self.clock, Quotas(self.quotas, self.events, self.clock, self.counted))
+
+    def shared_options(self, options: ConnectionOptions) -> ConnectionOptions:
+        """As they are: no generation was before."""
+        return options
 
     async def run(self, exchange: MemoryExchange) -> MemoryExchange:
         """Answer ``exchange`` to its end."""

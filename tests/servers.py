@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _NODE_PROJECT = ROOT / "tests/node"
+OAUTH_PROJECT = ROOT / "tests/oauth"
 _NODE_FILES = ("package.json", "package-lock.json", ".npmrc")
 _CACHE = ROOT / ".cache"
 _START_SECONDS = 20.0
@@ -218,6 +219,7 @@ def node() -> Path:
 if __name__ == "__main__":
     try:
         install_node_servers()
+        install_node_project(OAUTH_PROJECT)
     except ServerError as error:
         sys.exit(f"tests: {error}")
     try:

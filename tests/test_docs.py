@@ -97,11 +97,12 @@ def _documented(heading: str) -> set[str]:
 def test_every_dependency_has_its_reason_and_no_other_has_one() -> None:
     settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
     of_node: dict[str, Any] = json.loads((ROOT / "tests/node/package.json").read_text())
+    of_oauth: dict[str, Any] = json.loads((ROOT / "tests/oauth/package.json").read_text())
     of_client: dict[str, Any] = json.loads((ROOT / "web/client/package.json").read_text())
     for heading, wanted in {
         "To run": settings["project"]["dependencies"],
         "To develop": settings["dependency-groups"]["dev"],
-        "From npm, for tests alone": of_node["dependencies"],
+        "From npm, for tests alone": of_node["dependencies"] | of_oauth["dependencies"],
         "From npm, for the TypeScript client": of_client["dependencies"] | of_client["devDependencies"],
     }.items():
         assert {re.split(r"[<>=]", one)[0] for one in wanted} == _documented(heading), heading

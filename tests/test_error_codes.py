@@ -24,12 +24,13 @@ def classes() -> list[type[GatewayError]]:
 
 
 def codes_in_code() -> set[str]:
-    # Three bases are raised as they are, too.
+    # These bases are raised as they are, too.
     kinds: list[type[GatewayError]] = [
         *classes(),
         core.errors.PermissionDenied,
         core.errors.InvalidRequest,
         core.errors.UpstreamRejected,
+        core.errors.NoTargetAvailable,
     ]
     codes = {cls.code for cls in kinds}
     for package in ("proxy", "routing"):

@@ -5,8 +5,6 @@ ten times within 24 hours. What came back counts as delivered if its status is 2
 since whoever moved has to say so in the configuration. 410 says that nobody wants to hear of us any more.
 """
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 import msgspec
@@ -103,23 +101,6 @@ def next_try_seconds(outcome: Outcome, attempts: int, chance: float) -> float | 
     delay = DELAYS_SECONDS[attempts - 1] * (1 + JITTER * chance)
     # Sooner than the schedule would use up the tries while the endpoint is still on its knees.
     return max(delay, min(outcome.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS))
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds from ``now`` (of the Unix epoch) that `Retry-After` says: a number or a date (RFC 9110 section 10.2.3)."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        # Not int() of any number of digits: Python refuses thousands of them.
-        return float(value[:12])
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):  # not a date; one whose zone is out of all bounds
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, date.timestamp() - now)
 
 
 class Pace:

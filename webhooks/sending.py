@@ -15,9 +15,10 @@ from core.errors import (
     UpstreamTimeout,
 )
 from core.headers import Headers
+from core.retry_after import parse_retry_after
 from transport.messages import Clocks, UpstreamClient, UpstreamRequest, UpstreamResponse
 from webhooks.endpoint import Endpoint
-from webhooks.schedule import Failure, Outcome, answered, parse_retry_after
+from webhooks.schedule import Failure, Outcome, answered
 from webhooks.signing import sign
 
 USER_AGENT = "sluice-webhooks"

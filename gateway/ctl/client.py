@@ -22,6 +22,11 @@ _EVENT_STREAM = "text/event-stream"
 class Refused(CtlError):
     """The gateway's own refusal."""
 
+    def __init__(self, message: str, code: str) -> None:
+        """``code``: as on the wire."""
+        super().__init__(message)
+        self.code = code
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -134,7 +139,8 @@ class Client:
 def _refusal(answer: Answer, url: str) -> CtlError:
     try:
         error = answer.json()["error"]
-        lines = [f"{error['code']}: {error['message']}"]
+        code = str(error["code"])
+        lines = [f"{code}: {error['message']}"]
         for fault in error.get("faults") or ():
             place = ":".join(str(fault[part]) for part in ("file", "line", "column") if fault[part])
             named = f"{fault['path']}: " if fault["path"] else ""
@@ -143,4 +149,4 @@ def _refusal(answer: Answer, url: str) -> CtlError:
         return CtlError(
             f"{url} answers {answer.status} in a form that is not a gateway's: is --url the address of one?"
         )
-    return Refused("\n".join(escaped(line) for line in lines))
+    return Refused("\n".join(escaped(line) for line in lines), code)

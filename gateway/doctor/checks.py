@@ -7,7 +7,20 @@ from pathlib import Path
 from config.environment import environment
 from config.faults import ConfigFaults
 from core.tasks import Tasks
-from gateway.doctor import clock, document, files, limits, listening, providers, public, redis, storage, vault, webhooks
+from gateway.doctor import (
+    clock,
+    credentials,
+    document,
+    files,
+    limits,
+    listening,
+    providers,
+    public,
+    redis,
+    storage,
+    vault,
+    webhooks,
+)
 from gateway.doctor.context import Check, Context, Settings
 from gateway.doctor.examine import examine
 from gateway.doctor.report import Finding, Report, Where, fault, split_mend
@@ -25,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     storage.check_database,
     redis.check,
     vault.check,
+    credentials.check,
     providers.check,
     webhooks.check,
     listening.check_certificate,

@@ -5,28 +5,34 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from config.schema import Provider
+from config.schema import Credential, Provider, TokenPlacement
 from core.errors import UpstreamError
 from core.headers import Headers
 from core.secret import Secret
+from credentials.errors import CredentialFault, CredentialUnavailable
+from credentials.members import Member
+from credentials.tokens import CredentialSource
 from gateway.doctor.context import SECONDS, Context, url_place
 from gateway.doctor.report import Finding, Where, fault, fine, warning
 from gateway.doctor.ways import Server, leads_there, look
 from proxy.dataplane import BoundProvider
+from proxy.placement import prepared
 from proxy.providers import PROVIDER_TYPES
 from proxy.providers.base import Call
 
 _MODELS = "/models"
 _AT_ONCE = 8
+_LIVE_KINDS = ("client_credentials", "google_service_account", "azure_entra", "command")
 _PROBE_HEADERS = Headers([("accept", "application/json"), ("accept-encoding", "identity")])
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A credential to try; without a secret where the provider has none."""
+    """A credential to try; without a secret where the provider has none, or a source is to give it."""
 
     name: str
     where: Where
     secret: Secret | None
+    source: CredentialSource | None = None
 
 
 async def check(context: Context) -> AsyncIterator[Finding]:
@@ -83,21 +89,39 @@ async def _provider(
 
 def _keys(context: Context, position: int, provider: Provider) -> list[Key]:
     """Those that could be had; of the others it is told already."""
-    if not provider.credentials:
+    if not provider.credentials and provider.oauth is None:
         where = context.where("providers", position)
         return [] if context.is_damaged("providers", position) else [Key("", where, None)]
     keys = []
+    sources = context.generation.token_sources.sources if context.generation is not None else {}
     for number, credential in enumerate(provider.credentials):
-        path = ("providers", position, "credentials", number, "api_key")
-        if not context.is_damaged(*path):
-            keys.append(Key(credential.name, context.where(*path), credential.api_key))
+        path = ("providers", position, "credentials", number, _kind(credential))
+        source = sources.get((provider.name, credential.name))
+        if credential.disabled or context.is_damaged(*path) or (credential.api_key is None and source is None):
+            continue
+        keys.append(Key(credential.name, context.where(*path), credential.api_key, source))
     return keys
+
+
+def _kind(credential: Credential) -> str:
+    return next((kind for kind in _LIVE_KINDS if getattr(credential, kind) is not None), "api_key")
 
 
 async def _probe(context: Context, name: str, bound: BoundProvider, key: Key) -> Finding:
     """Ask for the list of models, as the gateway would."""
     call = Call("GET", _MODELS, "", _PROBE_HEADERS, None, None, None, SECONDS, bound.options)
-    request = bound.adapter.prepare(call, key.secret)
+    member = Member(name=key.name, secret=key.secret)
+    if key.source is not None:
+        try:
+            tokens = await key.source.obtain(None)
+        except CredentialFault as failed:
+            return fault(
+                key.where,
+                f"there is no token for the credential `{key.name}` of the provider `{name}`: {failed}",
+                "ask again a little later" if isinstance(failed, CredentialUnavailable) else "mend what is named there",
+            )
+        member = Member(name=key.name, secret=tokens.access_token, placement=TokenPlacement())
+    request = prepared(bound.adapter, call, member)
     try:
         answer = await bound.client.send(request)
     except UpstreamError as error:
@@ -114,7 +138,9 @@ def judge(name: str, key: Key, status: int, content_type: str) -> Finding:
     credential = f"the credential `{key.name}`" if key.name else "requests without a credential"
     if status in (401, 403):
         mend = (
-            "put a valid key where its reference leads: the provider's own pages tell which are, and what they may do"
+            "it was given a token that the provider does not take: see what the token is for, and what its owner may do there"
+            if key.source is not None
+            else "put a valid key where its reference leads: the provider's own pages tell which are, and what they may do"
             if key.name
             else f'add one: `credentials: [{{name: main, api_key: "${{env:{_variable(name)}}}"}}]`'
         )

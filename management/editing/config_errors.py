@@ -16,14 +16,15 @@ from config.edit.errors import (
 from config.faults import ConfigFaults, render_path
 from management.editing.editor import ConfirmationPending, NothingPending
 from management.errors import ConfigError, ManagementCode, ManagementError, ProviderError, RequestError
+from management.secrets.compared import GuardRefused
 from management.secrets.entry_values import BodyFaults, CannotSeal, NothingToKeep
-from management.secrets.guard import GuardRefused
 
 GUARD_CODES: tuple[ManagementCode, ...] = (
     ConfigError.REFERENCE_NOT_ALLOWED,
     ConfigError.FILE_ONLY,
     ConfigError.SECRET_REQUIRED,
     ProviderError.SECRET_REQUIRED,
+    ProviderError.COMMAND_IN_FILE_ONLY,
 )
 WRITE_CODES: tuple[ManagementCode, ...] = (
     ConfigError.READ_ONLY,

@@ -257,13 +257,17 @@ def _without_defaults(schema: Schema) -> Schema:
 
 
 def _is_header(path: tuple[str, ...]) -> bool:
-    return path == ("providers", "headers", "*")
+    return path in (("providers", "headers", "*"), ("providers", "credentials", "command", "environment", "*"))
+
+
+def _takes_direct(path: tuple[str, ...]) -> bool:
+    return path in (("providers", "proxy_url"), ("providers", "credentials", "proxy_url"))
 
 
 def _given(schema: Schema, path: tuple[str, ...]) -> Schema | None:
     if schema.get("x-secret"):
         alternatives = SECRET_GIVEN["anyOf"]
-        if path == ("providers", "proxy_url"):
+        if _takes_direct(path):
             alternatives = [*alternatives, {"const": "direct"}]
         if path == ("webhooks", "secret"):
             alternatives = [*alternatives, _GENERATE]
@@ -276,7 +280,7 @@ def _given(schema: Schema, path: tuple[str, ...]) -> Schema | None:
 def _shown(schema: Schema, path: tuple[str, ...]) -> Schema | None:
     if schema.get("x-secret") or _is_header(path):
         shown = {**SECRET_SHOWN, **_said(schema)}
-        return {"anyOf": [shown, {"const": "direct"}]} if path == ("providers", "proxy_url") else shown
+        return {"anyOf": [shown, {"const": "direct"}]} if _takes_direct(path) else shown
     # What the file says, which may be a reference where a number belongs.
     if schema.get("type") in ("integer", "number", "boolean"):
         return {**_said(schema), "type": [schema["type"], "string"]}

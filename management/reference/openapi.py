@@ -308,8 +308,9 @@ def _responses(route: Route, schema_of: _SchemaOf, refusals: Json) -> Json:
     for status, codes in _by_status(errors_of(route)).items():
         if str(status) in responses:
             # An answer of the operation's own with that status: it takes either form.
-            content = responses[str(status)]["content"][JSON]
-            content["schema"] = {"anyOf": [content["schema"], schema_of(ErrorBody)]}
+            content = responses[str(status)]["content"]
+            own, error = content.get(JSON), schema_of(ErrorBody)
+            content[JSON] = {"schema": error if own is None else {"anyOf": [own["schema"], error]}}
             responses[str(status)]["x-codes"] = codes
             continue
         # Many operations are refused for the same reasons.

@@ -31,9 +31,23 @@ _KEPT = re.compile(r"(?<!\$)\$\{kept\}")
 _PIECE = re.compile(r"\$\$\{|\$\{[^{}]*\}|.", re.DOTALL)
 _SECRET_WORDS = re.compile(r"key|secret|token|password|credential|auth", re.IGNORECASE)
 
-_HIDDEN = frozenset({("providers", EACH, "headers", EACH), ("tokens", EACH, "sha256")})
+_HIDDEN = frozenset(
+    {
+        ("providers", EACH, "headers", EACH),
+        ("providers", EACH, "credentials", EACH, "command", "environment", EACH),
+        ("oauth", "providers", EACH, "token_parameters", EACH),
+        ("oauth", "providers", EACH, "placement", "headers", EACH),
+        ("tokens", EACH, "sha256"),
+    }
+)
 """Places of ordinary texts that are secrets all the same: they may stand in the file, and are not shown."""
-_NO_PROXY = ("providers", EACH, "proxy_url", "direct")
+_NO_PROXY = frozenset(
+    {
+        ("providers", EACH, "proxy_url", "direct"),
+        ("providers", EACH, "credentials", EACH, "proxy_url", "direct"),
+        ("oauth", "providers", EACH, "proxy_url", "direct"),
+    }
+)
 """A word in the place of a secret."""
 _URLS = frozenset(
     {
@@ -108,7 +122,7 @@ class Ground(msgspec.Struct, frozen=True):
         if value is None or isinstance(value, bool):
             return Manner.SHOWN
         if self.is_designated:
-            return Manner.SHOWN if (*self.pattern, value) == _NO_PROXY else Manner.SECRET
+            return Manner.SHOWN if (*self.pattern, value) in _NO_PROXY else Manner.SECRET
         if not isinstance(value, str):
             return Manner.SHOWN
         if not self.shape.takes_text or not _is_template(value):

@@ -2,11 +2,12 @@
 
 from sqlalchemy import Connection, text
 
+import storage.account_tables
 import storage.ledger_tables
 import storage.webhook_tables  # noqa: F401  puts its tables among the others
 from storage.tables import METADATA
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Oldest first. Kept here too, so that an up-to-date database is seen to be one without Alembic."""
 
 

@@ -172,6 +172,8 @@ class Price(msgspec.Struct, frozen=True):
         return "{" + ", ".join(f"{name}: {value}" for name, value in told.items() if value is not None) + "}"
 
 
+FLUSH_SECONDS = 0.2
+"""Of the gateway's ledger."""
 PRICES = {
     "first/small": Price("0.15", "0.6"),
     "first/large": Price("2.5", "10", "1.25", "3.125", "0.0001"),
@@ -234,7 +236,10 @@ def config(port: int, more: str = "") -> tuple[str, str]:
     )
     routes = "".join(_route(name) for name in MODELS)
     prices = "".join(f"  - {price.entry(target)}\n" for target, price in PRICES.items())
-    return access, f"{more}providers:\n{providers}routes:\n{routes}prices:\n{prices}"
+    return (
+        access,
+        f"usage: {{flush_seconds: {FLUSH_SECONDS}}}\n{more}providers:\n{providers}routes:\n{routes}prices:\n{prices}",
+    )
 
 
 TARGETS = {

@@ -13,12 +13,11 @@ from functools import partial
 
 import pytest
 
-from telemetry.ledger import FLUSH_SECONDS
 from telemetry.ledger_writer import PATIENCE_SECONDS
 from tests.agreement import accounts
 from tests.agreement.accounts import Found, Row
 from tests.agreement.clients import Clients, while_asking
-from tests.agreement.plan import Asked, Kind, config, plan
+from tests.agreement.plan import FLUSH_SECONDS, Asked, Kind, config, plan
 from tests.agreement.provider import Seen, Tally
 from tests.databases import PostgreSQL
 from tests.gateway_process import Gateway, until

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from telemetry.ledger import FLUSH_SECONDS
 from telemetry.ledger_writer import PATIENCE_SECONDS
 from tests.databases import PostgreSQL
 from tests.gateway_process import ADMIN_KEY, Gateway, run_cli
@@ -20,6 +19,7 @@ from tests.integration.conftest import NewUrl, StartGateway
 from tests.openapi_answers import check_answer
 from tests.steady import asking
 
+FLUSH_SECONDS = 0.2
 ECHO = "providers: [{name: echo, type: echo}]\n"
 
 
@@ -115,7 +115,9 @@ def test_every_request_has_one_row_though_the_database_is_stopped_and_started_in
     start_gateway: StartGateway, new_url: NewUrl, postgresql_server: PostgreSQL
 ) -> None:
     extra = {"DATABASE_URL": new_url("postgresql")}
-    running = start_gateway("server: {workers: 2}\nstorage: {url: '${env:DATABASE_URL}'}\n" + ECHO, extra=extra)
+    running = start_gateway(
+        "server: {workers: 2}\nusage: {flush_seconds: 0.2}\nstorage: {url: '${env:DATABASE_URL}'}\n" + ECHO, extra=extra
+    )
     running.expect_log("the database postgresql://|tokens that the API has made cannot be read")
     asked: list[str] = []
 
@@ -145,7 +147,7 @@ def test_every_request_has_one_row_though_the_database_is_stopped_and_started_in
 def test_a_process_that_is_killed_loses_what_ended_in_the_last_moment_alone(
     start_gateway: StartGateway, *, away: bool
 ) -> None:
-    running = start_gateway(ECHO)
+    running = start_gateway(f"usage: {{flush_seconds: {FLUSH_SECONDS}}}\n{ECHO}")
     place = running.config.parent
     asked: list[tuple[float, str]] = []
     slowest = 0.0

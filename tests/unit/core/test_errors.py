@@ -13,6 +13,7 @@ from core.errors import (
     ContentRefused,
     ContextExceeded,
     CredentialLimited,
+    CredentialNotReady,
     CredentialsRejected,
     Delivered,
     GatewayError,
@@ -94,6 +95,7 @@ def test_every_class_says_all_that_is_asked_of_it(kind: type[GatewayError]) -> N
             UpstreamRateLimited,
             TargetLimited,
             CredentialLimited,
+            CredentialNotReady,
         )
         assert (Delivered.NO if kind in undelivered else Delivered.MAYBE) is error.delivered
 

@@ -30,5 +30,13 @@ def test_what_is_not_there_stays_so() -> None:
     assert (None, None, None) == (moment(None), moment_of(None), microseconds(None))
 
 
+@pytest.mark.parametrize(
+    ("at", "year"), [(253_402_387_139_000_000, 9999), (1 << 62, 9999), (10**30, 9999), (-(10**30), 1)]
+)
+def test_what_no_date_can_tell_is_the_nearest_that_there_is(at: int, year: int) -> None:
+    # An end at `9999-12-31T23:59:59-23:59` lies in the year 10000.
+    assert year == moment(at).year
+
+
 def test_seconds_keep_their_fraction() -> None:
     assert datetime(1970, 1, 1, 0, 0, 1, 250_000, tzinfo=UTC) == moment_of(1.25)

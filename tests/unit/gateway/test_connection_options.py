@@ -74,6 +74,31 @@ async def test_connections_outlive_a_reload_unless_their_options_change(resource
     assert own is not inherited
 
 
+async def test_a_credential_may_go_by_a_proxy_of_its_own(resources: Resources, tmp_path: Path) -> None:
+    ways = {"one": ", proxy_url: 'http://p:2'", "two": ", proxy_url: direct", "three": ""}
+    keys = ", ".join(f"{{name: {name}, api_key: k{way}}}" for name, way in ways.items())
+    more = f", allow_private: false, proxy_url: 'http://p:1', credentials: [{keys}]"
+    generation = built(resources, tmp_path, entry("a", more))
+    provider, pools = generation.plane.providers["a"], generation.plane.pools
+    found = {}
+    for name in pools.names("a"):
+        way = provider.options_for(pools.member("a", name).proxy_url)
+        assert (False, False) == (way.allow_private, way.allow_private_proxy)
+        found[name] = None if way.proxy_url is None else way.proxy_url.reveal()
+    assert {"one": "http://p:2", "two": None, "three": "http://p:1"} == found
+    # Its connections outlive a reload as the provider's do.
+    again = built(resources, tmp_path, entry("a", more)).plane
+    assert provider.options_for(pools.member("a", "one").proxy_url) is again.providers["a"].options_for(
+        again.pools.member("a", again.pools.names("a")[0]).proxy_url
+    )
+
+
+async def test_what_is_no_proxy_is_told_at_its_credential(resources: Resources, tmp_path: Path) -> None:
+    keys = "{name: one, api_key: k}, {name: two, api_key: k, proxy_url: 'socks://p'}"
+    with pytest.raises(ConfigFaults, match=r"providers\[0\]\.credentials\[1\]\.proxy_url: not the address of a proxy"):
+        built(resources, tmp_path, entry("a", f", credentials: [{keys}]"))
+
+
 @pytest.mark.parametrize("key", ["ca", "cert", "key"])
 def test_a_pipe_in_the_place_of_a_certificate_holds_nobody_up(resources: Resources, tmp_path: Path, key: str) -> None:
     (tmp_path / "cert.pem").write_bytes((ROOT / "tests/certificates/client.pem").read_bytes())

@@ -12,7 +12,7 @@ from core.events import ConfigApplied, ConfigRejected
 from gateway.control import Answered, Apply, Reload
 from gateway.others import TaskFailed
 from management.editing.editor import Change, Committed, Files, Refused, Reloaded
-from management.secrets.guard import GuardRefused
+from management.secrets.compared import GuardRefused
 from tests.conftest import ExpectLog
 from tests.planted import place_of_secrets, planted
 from tests.unit.gateway.conftest import AUTHOR, GOOD, MORE, TWO, Gateway, Start

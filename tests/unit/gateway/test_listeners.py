@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.listeners import CannotListen, Listener, bind, shown_address
+from gateway.listeners import CannotListen, Listener, bind, own_url, shown_address
 from tests.conftest import ExpectLog
 from tests.wire import Client, Door, answer_nothing
 from transport.server import ServerLimits
@@ -234,3 +234,16 @@ def test_an_address_of_ipv6_is_shown_in_brackets() -> None:
     finally:
         for each in sockets:
             each.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("0.0.0.0", "http://127.0.0.1:"), ("[::]", "http://[::1]:"), ("127.0.0.1", "http://127.0.0.1:")]
+)
+def test_a_browser_on_this_machine_goes_to_an_address_of_its_own(host: str, shown: str) -> None:
+    with contextlib.ExitStack() as opened:
+        try:
+            sockets = [opened.enter_context(each) for each in bind(f"{host}:0", "no mend")]
+        except CannotListen:
+            pytest.skip("no IPv6 on this machine")
+        assert own_url(sockets, tls=False).startswith(shown)
+        assert own_url(sockets, tls=True).startswith("https://")

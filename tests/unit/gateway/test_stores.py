@@ -148,7 +148,7 @@ async def test_what_a_former_process_left_is_written_at_the_start(tmp_path: Path
     await later.close()
 
 
-def test_a_gateway_of_whose_database_there_is_nothing_imports_nothing_of_sql(tmp_path: Path) -> None:
+def test_a_gateway_without_a_database_and_accounts_imports_nothing_that_they_need(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("providers: [{name: echo, type: echo}]\n")
     program = """
 import asyncio, sys
@@ -160,9 +160,12 @@ from gateway.resources import Resources
 async def main():
     resources = Resources({})
     Reloader(Path(sys.argv[1]), resources).start()
+    await resources.credentials.start("http://127.0.0.1:8080")
     await asyncio.sleep(0.1)
     assert not resources.stores.exists()
-    print(sorted({"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "sqlite3"} & sys.modules.keys()))
+    of_sql = {"aiosqlite", "alembic", "asyncpg", "sqlalchemy", "sqlite3"}
+    of_credentials = {"cryptography", "jwt", "oauthlib", "redis", "credentials.oauth.server", "credentials.sources.build"}
+    print(sorted((of_sql | of_credentials) & sys.modules.keys()))
     await resources.close()
 
 asyncio.run(main())

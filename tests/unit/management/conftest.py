@@ -22,6 +22,7 @@ from core.identity import AdminKey, ApiToken, AuthContext, Author, Role, Scope, 
 from gateway.listeners import Listener
 from management.dependencies import (
     CooldownStatus,
+    CredentialsStatus,
     Dependencies,
     Health,
     IssuedTokensStatus,
@@ -41,9 +42,11 @@ from storage.errors import AuditFull, BadCursor
 from storage.records import AuditEntry, AuditFilter, NewAuditEntry, Page
 from tests.openapi_answers import check_answer
 from tests.planted import search
+from tests.unit.management.credential_stand_in import Credentials
 from tests.unit.management.editor_stand_in import DocumentInMemory, SealingStandIn
 from tests.unit.management.event_stand_in import EventsStandIn
 from tests.unit.management.limit_stand_in import Limits
+from tests.unit.management.login_stand_in import LoginsInMemory
 from tests.unit.management.price_stand_in import Prices
 from tests.unit.management.provider_stand_in import Providers
 from tests.unit.management.routing_stand_in import Routing
@@ -80,10 +83,12 @@ class Gateway:
     """What the audit was asked for."""
     providers: Providers = field(default_factory=Providers)
     prices: Prices = field(default_factory=Prices)
+    credentials: Credentials = field(default_factory=Credentials)
     tokens: Tokens = field(default_factory=Tokens)
     usage: UsageInMemory = field(default_factory=UsageInMemory)
     events: EventsStandIn = field(default_factory=EventsStandIn)
     limits: Limits = field(default_factory=Limits)
+    logins: LoginsInMemory = field(default_factory=LoginsInMemory)
     webhooks: WebhooksStandIn = field(default_factory=WebhooksStandIn)
     settings: dict[str, SettingShown] = field(default_factory=dict)
 
@@ -167,6 +172,15 @@ class Gateway:
                 failing=("ops",), disabled=("gone",), waiting=1, spooled=2, waits_for_database=True
             ),
             quotas=QuotasStatus(store="redis", up=False, reason="slow", since=at, waiting=3),
+            credentials=CredentialsStatus(
+                ready=3,
+                pending=1,
+                disabled=2,
+                failing=("openai/team",),
+                needs_login=("openai/alice",),
+                damaged=("openai/bob",),
+                shadowed=(),
+            ),
         )
 
     def dependencies(self) -> Dependencies:
@@ -182,9 +196,11 @@ class Gateway:
             clock=SystemClock(),
             providers=self.providers,
             prices=self.prices,
+            credentials=self.credentials,
             tokens=self.tokens,
             webhooks=self.webhooks,
             limits=self.limits,
+            logins=self.logins,
             usage=self.usage,
             events=self.events,
             settings=lambda: self.settings,

@@ -32,7 +32,8 @@ from management.editing.editor import (
     Reloaded,
     Trial,
 )
-from management.secrets.guard import GuardRefused, check_edit
+from management.secrets.compared import GuardRefused
+from management.secrets.guard import check_edit
 from storage.errors import BadCursor
 from storage.records import Files as PlainFiles
 from storage.records import Page, StoredRevision

@@ -9,8 +9,8 @@ from config.edit.errors import DocumentBusy, ReadOnlyDocument, WriteFailed
 from config.faults import ConfigFaults, Fault
 from management.editing.config_edits import MAX_AUDITED_DIFF
 from management.errors import ConfigError
+from management.secrets.compared import GuardRefused
 from management.secrets.entry_values import CannotSeal
-from management.secrets.guard import GuardRefused
 from tests.planted import planted
 from tests.unit.management.conftest import Call, Gateway
 from tests.unit.management.editor_stand_in import source_files

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from config.edit.edits import PutEntry
 from config.references import Reference, parse_template
-from management.secrets.guard import Amendments, GuardRefused, check_edit
+from management.secrets.compared import GuardRefused
+from management.secrets.guard import Amendments, check_edit
 from management.secrets.secret_places import Place, spots, step_of, whole
 
 Document = dict[str, Any]

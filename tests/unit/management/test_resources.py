@@ -67,6 +67,15 @@ def test_health_shows_the_revision_and_what_is_out_of_rotation(call: Call) -> No
             "since": "2026-01-02T03:04:05Z",
             "waiting": 3,
         },
+        "credentials": {
+            "ready": 3,
+            "pending": 1,
+            "disabled": 2,
+            "failing": ["openai/team"],
+            "needs_login": ["openai/alice"],
+            "damaged": ["openai/bob"],
+            "shadowed": [],
+        },
     } == call("GET", "/api/v1/health", "admin").json
 
 

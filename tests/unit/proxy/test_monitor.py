@@ -8,7 +8,7 @@ import pytest
 
 import core.errors
 from core.clock import ManualClock, SystemClock
-from core.errors import ConnectFailed, UpstreamError, UpstreamRejected, UpstreamTimeout
+from core.errors import ConnectFailed, CredentialNotReady, UpstreamError, UpstreamRejected, UpstreamTimeout
 from core.events import AttemptFailed, Event, Events, ProviderDown, ProviderRecovered, RequestCompleted, RequestFailed
 from core.tasks import Tasks
 from proxy.monitor import FAULTS, NOT_SENT, PROBES_AT_ONCE, SIGNS_OF_LIFE, Entry, Health, Monitor
@@ -160,15 +160,23 @@ def _codes(of: type[UpstreamError]) -> Iterator[str]:
 
 def test_every_way_in_which_an_attempt_fails_has_its_meaning() -> None:
     unspecific = {core.errors.UpstreamAnswered.code}
-    assert FAULTS | SIGNS_OF_LIFE | {NOT_SENT} == {*_codes(UpstreamError)} | unspecific
+    assert FAULTS | SIGNS_OF_LIFE | NOT_SENT == {*_codes(UpstreamError)} | unspecific
     assert not FAULTS & SIGNS_OF_LIFE
 
 
-def test_what_a_limit_of_ours_kept_back_says_nothing_of_the_provider() -> None:
+@pytest.mark.parametrize("code", sorted(NOT_SENT))
+def test_what_was_kept_back_says_nothing_of_the_provider(code: str) -> None:
     scene = Scene("a")
     for _ in range(5):
-        scene.failed("a", NOT_SENT)
+        scene.failed("a", code)
     assert (None, 0) == scene.state("a")
+
+
+def test_a_probe_that_found_no_token_says_nothing_and_another_is_due() -> None:
+    scene = Scene("a").after(61)
+    scene.probed("a", Outcome(CredentialNotReady("nobody has signed in")))
+    assert ((None, 0), None) == (scene.state("a"), scene.health.of("a").latency)
+    assert (("a",), 0) == (scene.after(61).health.due(), len(scene.told))
 
 
 @pytest.mark.parametrize(

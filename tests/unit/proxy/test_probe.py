@@ -1,13 +1,14 @@
 """What the gateway itself asks of providers: with what of an entry, and what it makes of the answers."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
 import proxy.probe
 from config.schema import Provider as Entry
-from core.clock import SystemClock
+from config.schema import TokenPlacement
+from core.clock import ManualClock, SystemClock
 from core.events import Event
 from core.headers import Headers
 from proxy.dataplane import BoundProvider
@@ -16,6 +17,7 @@ from proxy.providers import build_adapter
 from proxy.providers.echo import Echo
 from routing.cooldown import Reason
 from tests.exchange import JSON, Plane, Provider, answer, key_of
+from tests.live_credentials import OAUTH, SignedIn, token
 from transport.script import Cut, Head, Receive, Refuse, Script, Send, Stall, Step
 from transport.scripted import ScriptedClient
 
@@ -91,6 +93,54 @@ async def test_credentials_that_have_a_pause_are_used_when_there_is_no_other() -
     assert "two" == (await prober(plane).models("up")).credential
     plane.cooldowns.cool_credential("up", "two", reason=Reason.RATE_LIMITED, seconds=60, now=now)
     assert "one" == (await prober(plane).models("up")).credential
+
+
+LIVE = {"name": "real", "type": "openai-compatible", "base_url": "http://real.test/v1", "oauth": OAUTH}
+
+
+@pytest.fixture
+async def signed_in() -> AsyncIterator[SignedIn]:
+    accounts = SignedIn(ManualClock())
+    accounts.follow(Entry(name="real", type="openai-compatible", oauth=OAUTH))
+    yield accounts
+    await accounts.close()
+
+
+async def test_a_token_that_has_ended_is_exchanged_before_it_is_sent(signed_in: SignedIn) -> None:
+    provider = Provider("real", [answer(LIST)])
+    signed_in.server.placement = TokenPlacement(header="X-Token", scheme=None)
+    await signed_in.add("work", ended=True, proxy_url="http://127.0.0.1:9")
+    probed = await prober(Plane(provider, live=signed_in.accounts, providers=[LIVE])).models("real")
+    assert (["a", "b"], "work", ["work"]) == (names(probed), probed.credential, signed_in.server.asked)
+    assert (token("work", 2), None) == (
+        provider.last.headers.get("x-token"),
+        provider.last.headers.get("authorization"),
+    )
+    assert provider.last.options.proxy_url is not None
+    # A list that repeats it is not shown.
+    provider.scripts = [answer(b'{"data":[{"id":"%s"}]}' % token("work", 2).encode())]
+    echoed = await prober(Plane(provider, live=signed_in.accounts, providers=[LIVE])).models("real")
+    assert ("upstream_malformed", []) == (code(echoed), names(echoed))
+
+
+async def test_a_provider_that_nobody_is_signed_in_to_is_not_asked(signed_in: SignedIn) -> None:
+    provider = Provider("real", [answer(LIST)])
+    asking = prober(Plane(provider, live=signed_in.accounts, providers=[LIVE]))
+    probed = await asking.knock("real")
+    assert ("upstream_credentials_unavailable", None, "http://real.test/v1/models") == (
+        code(probed),
+        probed.credential,
+        probed.url,
+    )
+    assert probed.error is not None
+    assert "sign in by `./sluice login real`" in probed.error.message
+    # One that needs a login is told of by its name, and another asks where there is one.
+    await signed_in.add("work", ended=True)
+    await signed_in.give_up("work")
+    probed = await asking.models("real")
+    assert ("upstream_credentials_unavailable", "work", []) == (code(probed), probed.credential, provider.requests)
+    await signed_in.add("home")
+    assert "home" == (await asking.models("real")).credential
 
 
 WRONG: dict[str, tuple[tuple[Step, ...], str, int | None, str]] = {

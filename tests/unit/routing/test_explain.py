@@ -46,24 +46,25 @@ def test_it_tells_the_chain_the_losers_the_winner_and_the_targets(bench: Build) 
                 "kind": "targets",
                 "strategy": "weighted",
                 "targets": [
-                    {"provider": "openai", "model": "gpt-4o-mini", "weight": 3, "cooling": None},
+                    {"provider": "openai", "model": "gpt-4o-mini", "weight": 3, "cooling": None, "prefix": None},
                     {
                         "provider": "azure",
                         "model": "gpt-4o-mini",
                         "weight": 1,
                         "cooling": {"reason": "failures", "remaining_seconds": 6.0},
+                        "prefix": None,
                     },
                 ],
             },
             {
                 "kind": "error",
                 "strategy": "weighted",
-                "targets": [{"provider": "anthropic", "model": "haiku", "weight": 1, "cooling": None}],
+                "targets": [{"provider": "anthropic", "model": "haiku", "weight": 1, "cooling": None, "prefix": None}],
             },
             {
                 "kind": "context",
                 "strategy": "weighted",
-                "targets": [{"provider": "anthropic", "model": "long", "weight": 1, "cooling": None}],
+                "targets": [{"provider": "anthropic", "model": "long", "weight": 1, "cooling": None, "prefix": None}],
             },
         ],
         "refusal": None,

@@ -15,7 +15,6 @@ from core.events import Event, Events, LedgerDown, LedgerRecovered
 from core.usage import Usage
 from storage.errors import Reason, StorageUnavailable
 from storage.ledger_records import MAX_TEXT_CHARACTERS, LedgerRow
-from telemetry import ledger as ledger_module
 from telemetry import ledger_writer
 from telemetry.ledger import Ledger, LedgerState, row
 from telemetry.ledger_writer import MOST_WAITING, Observer
@@ -80,7 +79,7 @@ class Book:
         self._events = Events()
         self._ended = ended
         self.ledger = Ledger(database.itself, SystemClock(), self.told.append, self.counting)
-        self.ledger.follow(UsageSettings(max_spool_bytes=max_spool_bytes))
+        self.ledger.follow(UsageSettings(flush_seconds=0.01, max_spool_bytes=max_spool_bytes))
         self.ledger.start(self._events, place)
 
     def end(self, *numbers: int, **changes: object) -> None:
@@ -106,7 +105,6 @@ async def make(
     database: Database, tmp_path: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Make]:
     """``make(max_spool_bytes=…)``: a ledger over the database, whose spool is in the test's directory."""
-    monkeypatch.setattr(ledger_module, "FLUSH_SECONDS", 0.01)
     monkeypatch.setattr(ledger_writer, "PATIENCE_SECONDS", 60)
     monkeypatch.setattr(ledger_writer, "_FIRST_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(ledger_writer, "_LAST_RETRY_SECONDS", 0.05)

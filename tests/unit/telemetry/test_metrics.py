@@ -28,6 +28,7 @@ from core.events import (
     TargetCooled,
 )
 from core.usage import Usage
+from telemetry.credential_series import Shown
 from telemetry.metrics import Metrics, forget_worker
 from telemetry.registry import METRICS, Kind
 from telemetry.tallies import Tallies
@@ -171,6 +172,20 @@ def test_a_webhook_that_is_gone_has_no_deliveries_pending_any_more(metrics: Metr
     assert 0 == samples_of(metrics)[name, ("ops",)]
 
 
+def test_a_credential_shows_whether_it_needs_a_login_and_when_it_ends_until_it_is_gone(metrics: Metrics) -> None:
+    def shown() -> dict[tuple[str, tuple[str, ...]], float]:
+        return {key: value for key, value in samples_of(metrics).items() if key[0].startswith("sluice_credential_")}
+
+    state, end = "sluice_credential_state", "sluice_credential_expires_timestamp_seconds"
+    one, other = ("one", "hub"), ("other", "hub")
+    metrics.credentials.show({("hub", "one"): Shown(True, 1_700_000_001.0), ("hub", "other"): Shown(False, None)})
+    assert {(state, one): 1, (end, one): 1_700_000_001, (state, other): 0} == shown()
+    metrics.credentials.show({("hub", "one"): Shown(False, 1_700_003_601.0)})
+    assert {(state, one): 0, (end, one): 1_700_003_601} == shown()
+    metrics.credentials.show({})
+    assert {} == shown()
+
+
 def test_only_the_revision_in_force_is_shown(metrics: Metrics) -> None:
     for revision in ("one", "two", "two", "three"):
         metrics.observe(applied(revision))
@@ -247,6 +262,8 @@ def test_everything_that_is_rendered_is_in_the_table_and_the_other_way_round(met
     metrics.quotas.quota_decisions("refused").total += 1
     metrics.quotas.quota_refusals("requests", "token").total += 1
     metrics.quotas.show_store(up=True)
+    metrics.credentials.refreshed("openai", "refreshed")
+    metrics.credentials.show({("openai", "team"): Shown(False, 1_700_000_000.0)})
     rendered = {}
     for family in text_string_to_metric_families(metrics.render()[1].decode()):
         if family.name.startswith("sluice_"):

@@ -55,6 +55,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/oauth/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Where a person's browser comes back to with a code; a page says what has come of the sign-in. */
+        get: operations["getOauthCallback"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/console/docs": {
         parameters: {
             query?: never;
@@ -773,6 +790,154 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/credentials": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the credentials that providers are called by, and how they stand. */
+        get: operations["listCredentials"];
+        put?: never;
+        /** Add an account by tokens that there are already; they are kept sealed, and shown to nobody. */
+        post: operations["createCredential"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep an account that was exported by a gateway with the same master key. */
+        post: operations["importCredentials"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin the sign-in of an account, and tell where a person goes on with it. */
+        post: operations["createCredentialsLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/login/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Complete a sign-in with the address that the person's browser was sent to. */
+        post: operations["completeCredentialsLogin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/login/{state}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                state: string;
+            };
+            cookie?: never;
+        };
+        /** Tell how a sign-in stands. */
+        get: operations["getCredentialsLogin"];
+        put?: never;
+        post?: never;
+        /** Cancel a sign-in that is under way. */
+        delete: operations["deleteCredentialsLogin"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** Show a credential, and how it stands. */
+        get: operations["getCredential"];
+        put?: never;
+        post?: never;
+        /** Remove an account, and give its tokens back to the server where it signed in, if that takes them. */
+        delete: operations["deleteCredential"];
+        options?: never;
+        head?: never;
+        /** Change what is said of an account; its tokens stay as they are. */
+        patch: operations["patchCredential"];
+        trace?: never;
+    };
+    "/api/v1/credentials/{id}/refresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Exchange a credential's token for a fresh one now. */
+        post: operations["refreshCredential"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/credentials/{id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give an account as JSON, with its tokens sealed by the master key, to be kept or imported elsewhere. */
+        post: operations["exportCredential"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/aliases": {
         parameters: {
             query?: never;
@@ -1209,7 +1374,7 @@ export interface components {
             provider: string;
             model: string | null;
             credential: string | null;
-            /** @description `failures`, `rate_limited`, `credential_refused` or `retry_after`. */
+            /** @description `failures`, `rate_limited`, `credential_refused`, `credential_not_ready` or `retry_after`. */
             reason: string;
             /** @description How long it stays out. */
             seconds: number;
@@ -1226,6 +1391,91 @@ export interface components {
         Cooling: {
             reason: string;
             remaining_seconds: number;
+        };
+        /** @description Credentials by provider and name. */
+        CredentialList: {
+            data: components["schemas"]["CredentialShown"][];
+            next_cursor: string | null;
+        };
+        /** @description What is to be changed of an account, as a merge patch (RFC 7396): what is left out stays, lists are replaced. */
+        CredentialPatch: {
+            /** @description share of requests among the pool */
+            weight?: number;
+            /** @description the highest of those that can be used come first; weights share among equals */
+            priority?: number;
+            prefix?: string | null;
+            /** @description globs of the models it may be used for; none: all */
+            models?: string[];
+            disabled?: boolean;
+            note?: string | null;
+            /** @description Instead of the provider's; `direct`: none; null: the provider's. */
+            proxy_url?: (components["schemas"]["SecretSet"] | components["schemas"]["SecretKept"]) | null;
+        };
+        /** @description An account is gone. */
+        CredentialRemoved: {
+            /** @description Whether the server where it had signed in has taken its tokens back; false: they may be good until they end. */
+            revoked: boolean;
+            /** @description Why not. */
+            message: string | null;
+        };
+        /** @description A credential, without what it opens. */
+        CredentialShown: {
+            /** @description `PROVIDER/NAME`; in a path its `/` is `%2F`. */
+            id: string;
+            provider: string;
+            name: string;
+            /** @enum {unknown} */
+            kind: "api_key" | "azure_entra" | "client_credentials" | "command" | "google_service_account" | "oauth";
+            /**
+             * @description Those of the file are changed there.
+             * @enum {unknown}
+             */
+            source: "account" | "file";
+            /**
+             * @description As the worker that answers knows. `pending`: it has had no token yet; `failing`: it could not be refreshed, and serves on by the token that it has; `shadowed`: the file has one of its name, which counts.
+             * @enum {unknown}
+             */
+            state: "damaged" | "disabled" | "failing" | "needs_login" | "pending" | "ready" | "shadowed";
+            /** @description Why it is not `ready`. */
+            message: string | null;
+            /** @description The entry of `oauth.providers` where it has signed in. */
+            oauth: string | null;
+            /** @description Whose it is, as the server shows it. */
+            account: string | null;
+            scopes: string[];
+            weight: number;
+            priority: number;
+            prefix: string | null;
+            models: string[];
+            disabled: boolean;
+            note: string | null;
+            /** @description Whether it has a `proxy_url` of its own, which is not shown. */
+            has_proxy: boolean;
+            /** @description Of its token; null: it has none, or none that ends. */
+            expires_at: string | null;
+            refreshed_at: string | null;
+            next_refresh_at: string | null;
+            created_at: string | null;
+            updated_at: string | null;
+            /** @description Of an account; null: it is the file's, or cannot be read. */
+            version: number | null;
+        };
+        /** @description How credentials do whose tokens end, as far as the worker that answers knows; they are named `PROVIDER/NAME`. */
+        CredentialsStatus: {
+            /** @description How many have a token that serves. */
+            ready: number;
+            /** @description How many have had none yet. */
+            pending: number;
+            /** @description How many are left out. */
+            disabled: number;
+            /** @description Those whose last refresh failed: a token that has not ended serves on, and it is tried again. */
+            failing: string[];
+            /** @description Those that serve no more until a person signs in again. */
+            needs_login: string[];
+            /** @description Accounts that are kept and cannot be read. */
+            damaged: string[];
+            /** @description Accounts that serve no more, as the configuration has a credential of their name. */
+            shadowed: string[];
         };
         /** @description The same, with what is sent. */
         DeliveryContent: {
@@ -1299,7 +1549,7 @@ export interface components {
             provider: string;
             model: string | null;
             url: string;
-            /** @description Names alone; a secret is never shown. */
+            /** @description Those that may serve it, also where they need a login. Names alone; a secret is never shown. */
             credentials: string[];
         };
         /** @description An edit: either a whole `document` or a `patch`. */
@@ -1360,6 +1610,8 @@ export interface components {
             model: string | null;
             weight: number;
             cooling: components["schemas"]["Cooling"] | null;
+            /** @description Of the credentials that alone may serve it. */
+            prefix: string | null;
         };
         /** @description The whole way of one request through the configuration. Fit for JSON; carries no secret. */
         Explanation: {
@@ -1374,6 +1626,57 @@ export interface components {
             route: string | null;
             groups: components["schemas"]["ExplainedGroup"][];
             refusal: components["schemas"]["Refusal"] | null;
+        };
+        /** @description An account to be kept elsewhere: its tokens are sealed, and open where the same master key is. */
+        Exported: {
+            /**
+             * @description The version of this form.
+             * @enum {unknown}
+             */
+            sluice_credential: 1;
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            provider: string;
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name: string;
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            oauth: string;
+            /**
+             * @default {
+             *       "weight": 1,
+             *       "priority": 0,
+             *       "prefix": null,
+             *       "models": [],
+             *       "disabled": false,
+             *       "note": null
+             *     }
+             */
+            settings?: components["schemas"]["ExportedSettings"];
+            /** @description `KEYID:BASE64URL`. */
+            sealed: string;
+        };
+        /** @description What is said of an account. */
+        ExportedSettings: {
+            /**
+             * @description share of requests among the pool
+             * @default 1
+             */
+            weight?: number;
+            /**
+             * @description the highest of those that can be used come first; weights share among equals
+             * @default 0
+             */
+            priority?: number;
+            /** @default null */
+            prefix?: string | null;
+            /**
+             * @description globs of the models it may be used for; none: all
+             * @default []
+             */
+            models?: string[];
+            /** @default false */
+            disabled?: boolean;
+            /** @default null */
+            note?: string | null;
         };
         /** @description One fault of a configuration; ``line`` and ``column`` count from 1, 0 where the place is not known. */
         FaultBody: {
@@ -1411,6 +1714,7 @@ export interface components {
             ledger: components["schemas"]["LedgerStatus"];
             webhooks: components["schemas"]["WebhooksStatus"];
             quotas: components["schemas"]["QuotasStatus"];
+            credentials: components["schemas"]["CredentialsStatus"];
         };
         /** @description What the worker that answers knows of the tokens that the API has made. */
         IssuedTokensStatus: {
@@ -1509,6 +1813,48 @@ export interface components {
             created_at: string | null;
             provider: string;
         };
+        /** @description What the browser was sent back with. */
+        LoginAnswer: {
+            /** @description its whole address, with its query */
+            redirect_url: string;
+        };
+        /** @description A sign-in that waits for a person. */
+        LoginBegun: {
+            /** @description What it is asked for by, and cancelled. Who knows it can answer it: keep it to yourself. */
+            state: string;
+            provider: string;
+            /** @description What the account will be called. */
+            name: string;
+            /** @enum {unknown} */
+            flow: "code" | "device";
+            /** @description Where the person signs in; null: of the flow `device`. */
+            authorization_url: string | null;
+            /** @description Where they come back to. A browser that cannot reach it shows its address all the same: complete the sign-in with that. */
+            redirect_url: string | null;
+            /** @description What the person types in; null: of the flow `code`. */
+            user_code: string | null;
+            /** @description Where. */
+            verification_uri: string | null;
+            /** @description The same with the code in it, where the server has that. */
+            verification_uri_complete: string | null;
+            /** Format: date-time */
+            expires_at: string;
+        };
+        /** @description How a sign-in stands. */
+        LoginShown: {
+            provider: string;
+            name: string;
+            /** @enum {unknown} */
+            flow: "code" | "device";
+            /** @enum {unknown} */
+            status: "cancelled" | "complete" | "expired" | "failed" | "pending";
+            /** @description Why it failed. */
+            message: string | null;
+            /** @description Whose it is, as the server shows it, once it is complete. */
+            account: string | null;
+            /** Format: date-time */
+            expires_at: string;
+        };
         /** @description For every token of a request that has more than ``above_tokens`` input tokens. */
         LongContextPrice: {
             input_usd: number;
@@ -1550,6 +1896,89 @@ export interface components {
             /** @description provider/model, a model, or another alias; `*` takes a capture */
             to: string;
         };
+        /** @description An account with tokens that its operator has already: a refresh token, an access token, or both. */
+        NewCredential: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            provider: string;
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            name: string;
+            /** @default null */
+            refresh_token?: components["schemas"]["SecretSet"] | null;
+            /**
+             * @description None: one is got with the refresh token when it is needed.
+             * @default null
+             */
+            access_token?: components["schemas"]["SecretSet"] | null;
+            /**
+             * @description Of the access token; null: it does not end.
+             * @default null
+             */
+            expires_at?: string | null;
+            /** @default null */
+            account?: string | null;
+            /**
+             * @description What was granted.
+             * @default []
+             */
+            scopes?: string[];
+            /**
+             * @description share of requests among the pool
+             * @default 1
+             */
+            weight?: number;
+            /**
+             * @description the highest of those that can be used come first; weights share among equals
+             * @default 0
+             */
+            priority?: number;
+            /** @default null */
+            prefix?: string | null;
+            /**
+             * @description globs of the models it may be used for; none: all
+             * @default []
+             */
+            models?: string[];
+            /** @default false */
+            disabled?: boolean;
+            /** @default null */
+            note?: string | null;
+            /**
+             * @description Instead of the provider's; `direct`: none.
+             * @default null
+             */
+            proxy_url?: components["schemas"]["SecretSet"] | null;
+        };
+        /** @description An account that is to sign in. What is left out stays as it is, where the account is there already. */
+        NewLogin: {
+            /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
+            provider: string;
+            /**
+             * @description What the account is to be called: it takes the place of one that is called so. Left out: `main`, or `main-2` and so on where that works already.
+             * @default null
+             */
+            name?: string | null;
+            /** @default null */
+            flow?: ("code" | "device") | null;
+            /**
+             * @description What is asked for, instead of what the configuration says.
+             * @default null
+             */
+            scopes?: string[] | null;
+            /** @description share of requests among the pool */
+            weight?: number;
+            /** @description the highest of those that can be used come first; weights share among equals */
+            priority?: number;
+            prefix?: string | null;
+            /** @description globs of the models it may be used for; none: all */
+            models?: string[];
+            disabled?: boolean;
+            note?: string | null;
+            /**
+             * @description Instead of the provider's; `direct`: none.
+             * @default null
+             */
+            proxy_url?: components["schemas"]["SecretSet"] | null;
+        };
         /** @description A provider to add. */
         NewProvider: {
             /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
@@ -1569,10 +1998,10 @@ export interface components {
                 /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
                 name: string;
                 /**
-                 * SecretGiven
                  * @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}
+                 * @default null
                  */
-                api_key: {
+                api_key?: ({
                     /** @constant */
                     action: "set";
                     value: string;
@@ -1588,12 +2017,226 @@ export interface components {
                     reference?: string;
                     /** @description of the kind `sealed`: which master key opens it */
                     key_id?: string;
-                };
+                }) | null;
+                /**
+                 * @description name of an entry of oauth.providers whose client signs in for itself
+                 * @default null
+                 */
+                client_credentials?: string | null;
+                /**
+                 * @description a key of Google's that is exchanged for access tokens
+                 * @default null
+                 */
+                google_service_account?: {
+                    /**
+                     * SecretGiven
+                     * @description the JSON key that Google gives, as a reference such as ${file:PATH}
+                     */
+                    key: {
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    };
+                    /**
+                     * @description what the tokens are for
+                     * @default [
+                     *       "https://www.googleapis.com/auth/cloud-platform"
+                     *     ]
+                     */
+                    scopes?: string[];
+                    /**
+                     * @description the user it acts for, by domain-wide delegation
+                     * @default null
+                     */
+                    subject?: string | null;
+                } | null;
+                /**
+                 * @description an application of Microsoft Entra ID
+                 * @default null
+                 */
+                azure_entra?: {
+                    /** @description id or domain of the directory */
+                    tenant: string;
+                    /** @description id of the application */
+                    client_id: string;
+                    /**
+                     * @description its secret, as a reference
+                     * @default null
+                     */
+                    client_secret?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description its certificate and private key as PEM, as a reference such as ${file:PATH}
+                     * @default null
+                     */
+                    certificate?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in
+                     * @default null
+                     */
+                    federated_token?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description what the tokens are for
+                     * @default https://cognitiveservices.azure.com/.default
+                     */
+                    scope?: string;
+                    /**
+                     * @description address of the sign-in service
+                     * @default https://login.microsoftonline.com
+                     */
+                    authority?: string;
+                } | null;
+                /**
+                 * @description a program that prints a token
+                 * @default null
+                 */
+                command?: {
+                    /** @description program and arguments; no shell reads them */
+                    run: string[];
+                    /**
+                     * @description its variables, besides PATH, HOME and LANG; nothing else is passed on
+                     * @default {}
+                     */
+                    environment?: {
+                        [key: string]: string | {
+                            /** @constant */
+                            action: "set";
+                            value: string;
+                        } | {
+                            /** @constant */
+                            action: "keep";
+                        } | {
+                            reference: string;
+                        } | {
+                            /** @enum {unknown} */
+                            kind: "reference" | "sealed" | "literal";
+                            /** @description of the kind `reference`: as it is written, without its default */
+                            reference?: string;
+                            /** @description of the kind `sealed`: which master key opens it */
+                            key_id?: string;
+                        };
+                    };
+                    /**
+                     * @description it is killed after this
+                     * @default 30
+                     */
+                    timeout_seconds?: number;
+                    /**
+                     * @description how long a token serves whose end the program does not print
+                     * @default 300
+                     */
+                    lifetime_seconds?: number;
+                } | null;
                 /**
                  * @description share of requests among the pool
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description the highest of those that can be used come first; weights share among equals
+                 * @default 0
+                 */
+                priority?: number;
+                /**
+                 * @description requests for PREFIX/model are served by credentials of this prefix alone
+                 * @default null
+                 */
+                prefix?: string | null;
+                /**
+                 * @description globs of the models it may be used for; none: all
+                 * @default []
+                 */
+                models?: string[];
+                /**
+                 * @description as the provider's, for this credential; `direct`: none; null: the provider's
+                 * @default null
+                 */
+                proxy_url?: ({
+                    /** @constant */
+                    action: "set";
+                    value: string;
+                } | {
+                    /** @constant */
+                    action: "keep";
+                } | {
+                    reference: string;
+                } | {
+                    /** @enum {unknown} */
+                    kind: "reference" | "sealed" | "literal";
+                    /** @description of the kind `reference`: as it is written, without its default */
+                    reference?: string;
+                    /** @description of the kind `sealed`: which master key opens it */
+                    key_id?: string;
+                } | "direct") | null;
+                /**
+                 * @description whether it is left out
+                 * @default false
+                 */
+                disabled?: boolean;
+                /**
+                 * @description for people
+                 * @default null
+                 */
+                note?: string | null;
                 /**
                  * @description how much is sent by it; then another credential or target is taken
                  * @default []
@@ -1646,6 +2289,11 @@ export interface components {
                     max_wait_seconds?: number;
                 }[];
             }[];
+            /**
+             * @description name of the entry of oauth.providers by which accounts sign in to this provider
+             * @default null
+             */
+            oauth?: string | null;
             /**
              * @description globs of the models it serves by bare name; none: by prefix, alias or route
              * @default []
@@ -2248,20 +2896,115 @@ export interface components {
             credentials?: {
                 /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
                 name: string;
-                /**
-                 * SecretShown
-                 * @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}
-                 */
-                api_key: {
+                /** @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…} */
+                api_key?: {
                     /** @enum {unknown} */
                     kind: "reference" | "sealed" | "literal";
                     /** @description of the kind `reference`: as it is written, without its default */
                     reference?: string;
                     /** @description of the kind `sealed`: which master key opens it */
                     key_id?: string;
-                };
+                } | null;
+                /** @description name of an entry of oauth.providers whose client signs in for itself */
+                client_credentials?: string | null;
+                /** @description a key of Google's that is exchanged for access tokens */
+                google_service_account?: {
+                    /**
+                     * SecretShown
+                     * @description the JSON key that Google gives, as a reference such as ${file:PATH}
+                     */
+                    key: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    };
+                    /** @description what the tokens are for */
+                    scopes?: string[];
+                    /** @description the user it acts for, by domain-wide delegation */
+                    subject?: string | null;
+                } | null;
+                /** @description an application of Microsoft Entra ID */
+                azure_entra?: {
+                    /** @description id or domain of the directory */
+                    tenant: string;
+                    /** @description id of the application */
+                    client_id: string;
+                    /** @description its secret, as a reference */
+                    client_secret?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description its certificate and private key as PEM, as a reference such as ${file:PATH} */
+                    certificate?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in */
+                    federated_token?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description what the tokens are for */
+                    scope?: string;
+                    /** @description address of the sign-in service */
+                    authority?: string;
+                } | null;
+                /** @description a program that prints a token */
+                command?: {
+                    /** @description program and arguments; no shell reads them */
+                    run: string[];
+                    /** @description its variables, besides PATH, HOME and LANG; nothing else is passed on */
+                    environment?: {
+                        [key: string]: {
+                            /** @enum {unknown} */
+                            kind: "reference" | "sealed" | "literal";
+                            /** @description of the kind `reference`: as it is written, without its default */
+                            reference?: string;
+                            /** @description of the kind `sealed`: which master key opens it */
+                            key_id?: string;
+                        };
+                    };
+                    /** @description it is killed after this */
+                    timeout_seconds?: number | string;
+                    /** @description how long a token serves whose end the program does not print */
+                    lifetime_seconds?: number | string;
+                } | null;
                 /** @description share of requests among the pool */
                 weight?: number | string;
+                /** @description the highest of those that can be used come first; weights share among equals */
+                priority?: number | string;
+                /** @description requests for PREFIX/model are served by credentials of this prefix alone */
+                prefix?: string | null;
+                /** @description globs of the models it may be used for; none: all */
+                models?: string[];
+                /** @description as the provider's, for this credential; `direct`: none; null: the provider's */
+                proxy_url?: ({
+                    /** @enum {unknown} */
+                    kind: "reference" | "sealed" | "literal";
+                    /** @description of the kind `reference`: as it is written, without its default */
+                    reference?: string;
+                    /** @description of the kind `sealed`: which master key opens it */
+                    key_id?: string;
+                } | "direct") | null;
+                /** @description whether it is left out */
+                disabled?: boolean | string;
+                /** @description for people */
+                note?: string | null;
                 /** @description how much is sent by it; then another credential or target is taken */
                 limits?: {
                     /** @description requests */
@@ -2284,6 +3027,8 @@ export interface components {
                     max_wait_seconds?: number | string;
                 }[];
             }[];
+            /** @description name of the entry of oauth.providers by which accounts sign in to this provider */
+            oauth?: string | null;
             /** @description globs of the models it serves by bare name; none: by prefix, alias or route */
             models?: string[];
             /** @description extra request headers */
@@ -2405,10 +3150,10 @@ export interface components {
                 /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
                 name: string;
                 /**
-                 * SecretGiven
                  * @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}
+                 * @default null
                  */
-                api_key: {
+                api_key?: ({
                     /** @constant */
                     action: "set";
                     value: string;
@@ -2424,12 +3169,226 @@ export interface components {
                     reference?: string;
                     /** @description of the kind `sealed`: which master key opens it */
                     key_id?: string;
-                };
+                }) | null;
+                /**
+                 * @description name of an entry of oauth.providers whose client signs in for itself
+                 * @default null
+                 */
+                client_credentials?: string | null;
+                /**
+                 * @description a key of Google's that is exchanged for access tokens
+                 * @default null
+                 */
+                google_service_account?: {
+                    /**
+                     * SecretGiven
+                     * @description the JSON key that Google gives, as a reference such as ${file:PATH}
+                     */
+                    key: {
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    };
+                    /**
+                     * @description what the tokens are for
+                     * @default [
+                     *       "https://www.googleapis.com/auth/cloud-platform"
+                     *     ]
+                     */
+                    scopes?: string[];
+                    /**
+                     * @description the user it acts for, by domain-wide delegation
+                     * @default null
+                     */
+                    subject?: string | null;
+                } | null;
+                /**
+                 * @description an application of Microsoft Entra ID
+                 * @default null
+                 */
+                azure_entra?: {
+                    /** @description id or domain of the directory */
+                    tenant: string;
+                    /** @description id of the application */
+                    client_id: string;
+                    /**
+                     * @description its secret, as a reference
+                     * @default null
+                     */
+                    client_secret?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description its certificate and private key as PEM, as a reference such as ${file:PATH}
+                     * @default null
+                     */
+                    certificate?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in
+                     * @default null
+                     */
+                    federated_token?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description what the tokens are for
+                     * @default https://cognitiveservices.azure.com/.default
+                     */
+                    scope?: string;
+                    /**
+                     * @description address of the sign-in service
+                     * @default https://login.microsoftonline.com
+                     */
+                    authority?: string;
+                } | null;
+                /**
+                 * @description a program that prints a token
+                 * @default null
+                 */
+                command?: {
+                    /** @description program and arguments; no shell reads them */
+                    run: string[];
+                    /**
+                     * @description its variables, besides PATH, HOME and LANG; nothing else is passed on
+                     * @default {}
+                     */
+                    environment?: {
+                        [key: string]: string | {
+                            /** @constant */
+                            action: "set";
+                            value: string;
+                        } | {
+                            /** @constant */
+                            action: "keep";
+                        } | {
+                            reference: string;
+                        } | {
+                            /** @enum {unknown} */
+                            kind: "reference" | "sealed" | "literal";
+                            /** @description of the kind `reference`: as it is written, without its default */
+                            reference?: string;
+                            /** @description of the kind `sealed`: which master key opens it */
+                            key_id?: string;
+                        };
+                    };
+                    /**
+                     * @description it is killed after this
+                     * @default 30
+                     */
+                    timeout_seconds?: number;
+                    /**
+                     * @description how long a token serves whose end the program does not print
+                     * @default 300
+                     */
+                    lifetime_seconds?: number;
+                } | null;
                 /**
                  * @description share of requests among the pool
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description the highest of those that can be used come first; weights share among equals
+                 * @default 0
+                 */
+                priority?: number;
+                /**
+                 * @description requests for PREFIX/model are served by credentials of this prefix alone
+                 * @default null
+                 */
+                prefix?: string | null;
+                /**
+                 * @description globs of the models it may be used for; none: all
+                 * @default []
+                 */
+                models?: string[];
+                /**
+                 * @description as the provider's, for this credential; `direct`: none; null: the provider's
+                 * @default null
+                 */
+                proxy_url?: ({
+                    /** @constant */
+                    action: "set";
+                    value: string;
+                } | {
+                    /** @constant */
+                    action: "keep";
+                } | {
+                    reference: string;
+                } | {
+                    /** @enum {unknown} */
+                    kind: "reference" | "sealed" | "literal";
+                    /** @description of the kind `reference`: as it is written, without its default */
+                    reference?: string;
+                    /** @description of the kind `sealed`: which master key opens it */
+                    key_id?: string;
+                } | "direct") | null;
+                /**
+                 * @description whether it is left out
+                 * @default false
+                 */
+                disabled?: boolean;
+                /**
+                 * @description for people
+                 * @default null
+                 */
+                note?: string | null;
                 /**
                  * @description how much is sent by it; then another credential or target is taken
                  * @default []
@@ -2482,6 +3441,11 @@ export interface components {
                     max_wait_seconds?: number;
                 }[];
             }[];
+            /**
+             * @description name of the entry of oauth.providers by which accounts sign in to this provider
+             * @default null
+             */
+            oauth?: string | null;
             /**
              * @description globs of the models it serves by bare name; none: by prefix, alias or route
              * @default []
@@ -2723,10 +3687,10 @@ export interface components {
                 /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
                 name: string;
                 /**
-                 * SecretGiven
                  * @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}
+                 * @default null
                  */
-                api_key: {
+                api_key?: ({
                     /** @constant */
                     action: "set";
                     value: string;
@@ -2742,12 +3706,226 @@ export interface components {
                     reference?: string;
                     /** @description of the kind `sealed`: which master key opens it */
                     key_id?: string;
-                };
+                }) | null;
+                /**
+                 * @description name of an entry of oauth.providers whose client signs in for itself
+                 * @default null
+                 */
+                client_credentials?: string | null;
+                /**
+                 * @description a key of Google's that is exchanged for access tokens
+                 * @default null
+                 */
+                google_service_account?: {
+                    /**
+                     * SecretGiven
+                     * @description the JSON key that Google gives, as a reference such as ${file:PATH}
+                     */
+                    key: {
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    };
+                    /**
+                     * @description what the tokens are for
+                     * @default [
+                     *       "https://www.googleapis.com/auth/cloud-platform"
+                     *     ]
+                     */
+                    scopes?: string[];
+                    /**
+                     * @description the user it acts for, by domain-wide delegation
+                     * @default null
+                     */
+                    subject?: string | null;
+                } | null;
+                /**
+                 * @description an application of Microsoft Entra ID
+                 * @default null
+                 */
+                azure_entra?: {
+                    /** @description id or domain of the directory */
+                    tenant: string;
+                    /** @description id of the application */
+                    client_id: string;
+                    /**
+                     * @description its secret, as a reference
+                     * @default null
+                     */
+                    client_secret?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description its certificate and private key as PEM, as a reference such as ${file:PATH}
+                     * @default null
+                     */
+                    certificate?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in
+                     * @default null
+                     */
+                    federated_token?: ({
+                        /** @constant */
+                        action: "set";
+                        value: string;
+                    } | {
+                        /** @constant */
+                        action: "keep";
+                    } | {
+                        reference: string;
+                    } | {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    }) | null;
+                    /**
+                     * @description what the tokens are for
+                     * @default https://cognitiveservices.azure.com/.default
+                     */
+                    scope?: string;
+                    /**
+                     * @description address of the sign-in service
+                     * @default https://login.microsoftonline.com
+                     */
+                    authority?: string;
+                } | null;
+                /**
+                 * @description a program that prints a token
+                 * @default null
+                 */
+                command?: {
+                    /** @description program and arguments; no shell reads them */
+                    run: string[];
+                    /**
+                     * @description its variables, besides PATH, HOME and LANG; nothing else is passed on
+                     * @default {}
+                     */
+                    environment?: {
+                        [key: string]: string | {
+                            /** @constant */
+                            action: "set";
+                            value: string;
+                        } | {
+                            /** @constant */
+                            action: "keep";
+                        } | {
+                            reference: string;
+                        } | {
+                            /** @enum {unknown} */
+                            kind: "reference" | "sealed" | "literal";
+                            /** @description of the kind `reference`: as it is written, without its default */
+                            reference?: string;
+                            /** @description of the kind `sealed`: which master key opens it */
+                            key_id?: string;
+                        };
+                    };
+                    /**
+                     * @description it is killed after this
+                     * @default 30
+                     */
+                    timeout_seconds?: number;
+                    /**
+                     * @description how long a token serves whose end the program does not print
+                     * @default 300
+                     */
+                    lifetime_seconds?: number;
+                } | null;
                 /**
                  * @description share of requests among the pool
                  * @default 1
                  */
                 weight?: number;
+                /**
+                 * @description the highest of those that can be used come first; weights share among equals
+                 * @default 0
+                 */
+                priority?: number;
+                /**
+                 * @description requests for PREFIX/model are served by credentials of this prefix alone
+                 * @default null
+                 */
+                prefix?: string | null;
+                /**
+                 * @description globs of the models it may be used for; none: all
+                 * @default []
+                 */
+                models?: string[];
+                /**
+                 * @description as the provider's, for this credential; `direct`: none; null: the provider's
+                 * @default null
+                 */
+                proxy_url?: ({
+                    /** @constant */
+                    action: "set";
+                    value: string;
+                } | {
+                    /** @constant */
+                    action: "keep";
+                } | {
+                    reference: string;
+                } | {
+                    /** @enum {unknown} */
+                    kind: "reference" | "sealed" | "literal";
+                    /** @description of the kind `reference`: as it is written, without its default */
+                    reference?: string;
+                    /** @description of the kind `sealed`: which master key opens it */
+                    key_id?: string;
+                } | "direct") | null;
+                /**
+                 * @description whether it is left out
+                 * @default false
+                 */
+                disabled?: boolean;
+                /**
+                 * @description for people
+                 * @default null
+                 */
+                note?: string | null;
                 /**
                  * @description how much is sent by it; then another credential or target is taken
                  * @default []
@@ -2800,6 +3978,8 @@ export interface components {
                     max_wait_seconds?: number;
                 }[];
             }[] | null;
+            /** @description name of the entry of oauth.providers by which accounts sign in to this provider */
+            oauth?: string | null;
             models?: string[] | null;
             headers?: {
                 [key: string]: string | {
@@ -2932,20 +4112,115 @@ export interface components {
             credentials?: {
                 /** @description letters, digits, `.`, `_` and `-`, a letter or digit first */
                 name: string;
-                /**
-                 * SecretShown
-                 * @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…}
-                 */
-                api_key: {
+                /** @description the key, as a reference: ${env:NAME}, ${file:PATH}, ${vault:…} */
+                api_key?: {
                     /** @enum {unknown} */
                     kind: "reference" | "sealed" | "literal";
                     /** @description of the kind `reference`: as it is written, without its default */
                     reference?: string;
                     /** @description of the kind `sealed`: which master key opens it */
                     key_id?: string;
-                };
+                } | null;
+                /** @description name of an entry of oauth.providers whose client signs in for itself */
+                client_credentials?: string | null;
+                /** @description a key of Google's that is exchanged for access tokens */
+                google_service_account?: {
+                    /**
+                     * SecretShown
+                     * @description the JSON key that Google gives, as a reference such as ${file:PATH}
+                     */
+                    key: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    };
+                    /** @description what the tokens are for */
+                    scopes?: string[];
+                    /** @description the user it acts for, by domain-wide delegation */
+                    subject?: string | null;
+                } | null;
+                /** @description an application of Microsoft Entra ID */
+                azure_entra?: {
+                    /** @description id or domain of the directory */
+                    tenant: string;
+                    /** @description id of the application */
+                    client_id: string;
+                    /** @description its secret, as a reference */
+                    client_secret?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description its certificate and private key as PEM, as a reference such as ${file:PATH} */
+                    certificate?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description token of the workload's identity, as a reference such as ${file:PATH}; read for each sign-in */
+                    federated_token?: {
+                        /** @enum {unknown} */
+                        kind: "reference" | "sealed" | "literal";
+                        /** @description of the kind `reference`: as it is written, without its default */
+                        reference?: string;
+                        /** @description of the kind `sealed`: which master key opens it */
+                        key_id?: string;
+                    } | null;
+                    /** @description what the tokens are for */
+                    scope?: string;
+                    /** @description address of the sign-in service */
+                    authority?: string;
+                } | null;
+                /** @description a program that prints a token */
+                command?: {
+                    /** @description program and arguments; no shell reads them */
+                    run: string[];
+                    /** @description its variables, besides PATH, HOME and LANG; nothing else is passed on */
+                    environment?: {
+                        [key: string]: {
+                            /** @enum {unknown} */
+                            kind: "reference" | "sealed" | "literal";
+                            /** @description of the kind `reference`: as it is written, without its default */
+                            reference?: string;
+                            /** @description of the kind `sealed`: which master key opens it */
+                            key_id?: string;
+                        };
+                    };
+                    /** @description it is killed after this */
+                    timeout_seconds?: number | string;
+                    /** @description how long a token serves whose end the program does not print */
+                    lifetime_seconds?: number | string;
+                } | null;
                 /** @description share of requests among the pool */
                 weight?: number | string;
+                /** @description the highest of those that can be used come first; weights share among equals */
+                priority?: number | string;
+                /** @description requests for PREFIX/model are served by credentials of this prefix alone */
+                prefix?: string | null;
+                /** @description globs of the models it may be used for; none: all */
+                models?: string[];
+                /** @description as the provider's, for this credential; `direct`: none; null: the provider's */
+                proxy_url?: ({
+                    /** @enum {unknown} */
+                    kind: "reference" | "sealed" | "literal";
+                    /** @description of the kind `reference`: as it is written, without its default */
+                    reference?: string;
+                    /** @description of the kind `sealed`: which master key opens it */
+                    key_id?: string;
+                } | "direct") | null;
+                /** @description whether it is left out */
+                disabled?: boolean | string;
+                /** @description for people */
+                note?: string | null;
                 /** @description how much is sent by it; then another credential or target is taken */
                 limits?: {
                     /** @description requests */
@@ -2968,6 +4243,8 @@ export interface components {
                     max_wait_seconds?: number | string;
                 }[];
             }[];
+            /** @description name of the entry of oauth.providers by which accounts sign in to this provider */
+            oauth?: string | null;
             /** @description globs of the models it serves by bare name; none: by prefix, alias or route */
             models?: string[];
             /** @description extra request headers */
@@ -3888,6 +5165,17 @@ export interface components {
          * @enum {unknown}
          */
         Scope: "scope_metrics" | "scope_token_admin" | "scope_token_manager" | "scope_token_power_user" | "scope_token_user";
+        /** @description What is there already. */
+        SecretKept: {
+            /** @enum {unknown} */
+            action: "keep";
+        };
+        /** @description A secret that is given; it never comes out. */
+        SecretSet: {
+            /** @enum {unknown} */
+            action: "set";
+            value: string;
+        };
         /** @description All of them, in the order of the documentation. There are few: it is one page. */
         SettingList: {
             data: components["schemas"]["SettingShown"][];
@@ -3933,7 +5221,7 @@ export interface components {
          * @description Which step of resolution decided.
          * @enum {unknown}
          */
-        Step: "provider_header" | "provider_models" | "provider_prefix" | "route";
+        Step: "credential_prefix" | "provider_header" | "provider_models" | "provider_prefix" | "route";
         /** @description How the database does, as far as the worker that answers knows. */
         StorageStatus: {
             /**
@@ -4647,6 +5935,16 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Forbidden: `access_error-forbidden`, `access_error-address_not_allowed`, `request_error-foreign_origin`, `provider_error-command_in_file_only` */
+        "403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Forbidden: `access_error-forbidden`, `access_error-address_not_allowed`, `request_error-foreign_origin`, `token_error-owner_not_allowed` */
         "403-access_forbidden-access_address_not_allowed-request_foreign_origin-token_owner_not_allowed": {
             headers: {
@@ -4687,8 +5985,28 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Not Found: `credential_error-not_found` */
+        "404-credential_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Not Found: `job_error-not_found` */
         "404-job_not_found": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Not Found: `login_error-unknown` */
+        "404-login_unknown": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -4807,6 +6125,66 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Conflict: `credential_error-cannot_refresh`, `credential_error-needs_login`, `credential_error-damaged` */
+        "409-credential_cannot_refresh-credential_needs_login-credential_damaged": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `credential_error-in_file` */
+        "409-credential_in_file": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `credential_error-in_file`, `credential_error-damaged` */
+        "409-credential_in_file-credential_damaged": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `credential_error-in_file`, `credential_error-nothing_sealed`, `credential_error-damaged` */
+        "409-credential_in_file-credential_nothing_sealed-credential_damaged": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `credential_error-name_taken` */
+        "409-credential_name_taken": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Conflict: `credential_error-name_taken`, `credential_error-damaged` */
+        "409-credential_name_taken-credential_damaged": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Conflict: `settings_error-read_only`, `settings_error-masked`, `config_error-unreadable`, `config_error-read_only`, `config_error-confirmation_pending` */
         "409-settings_read_only-settings_masked-config_unreadable-config_read_only-config_confirmation_pending": {
             headers: {
@@ -4867,8 +6245,38 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Gone: `login_error-used` */
+        "410-login_used": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Gone: `login_error-used`, `login_error-expired` */
+        "410-login_used-login_expired": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Precondition Failed: `config_error-stale` */
         "412-config_stale": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Precondition Failed: `credential_error-stale` */
+        "412-credential_stale": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -4967,6 +6375,56 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Unprocessable Entity: `credential_error-elsewhere` */
+        "422-credential_elsewhere": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Unprocessable Entity: `credential_error-unknown_provider` */
+        "422-credential_unknown_provider": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Unprocessable Entity: `credential_error-unknown_provider`, `credential_error-elsewhere`, `credential_error-wrong_key`, `credential_error-import_damaged` */
+        "422-credential_unknown_provider-credential_elsewhere-credential_wrong_key-credential_import_damaged": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Unprocessable Entity: `credential_error-unknown_provider`, `login_error-no_such_flow` */
+        "422-credential_unknown_provider-login_no_such_flow": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Unprocessable Entity: `login_error-denied`, `login_error-mismatch` */
+        "422-login_denied-login_mismatch": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Unprocessable Entity: `token_error-invalid` */
         "422-token_invalid": {
             headers: {
@@ -5019,6 +6477,17 @@ export interface components {
                 "application/json": components["schemas"]["ErrorBody"];
             };
         };
+        /** @description Too Many Requests: `access_error-locked_out`, `login_error-too_many` */
+        "429-access_locked_out-login_too_many": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
         /** @description Internal Server Error: `internal_error-unexpected` */
         "500-internal_unexpected": {
             headers: {
@@ -5031,6 +6500,26 @@ export interface components {
         };
         /** @description Internal Server Error: `internal_error-unexpected`, `config_error-write_failed` */
         "500-internal_unexpected-config_write_failed": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Bad Gateway: `credential_error-refused`, `credential_error-unavailable` */
+        "502-credential_refused-credential_unavailable": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Bad Gateway: `login_error-failed` */
+        "502-login_failed": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -5095,6 +6584,28 @@ export interface components {
         };
         /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `config_error-cannot_seal`, `config_error-busy`, `audit_error-full` */
         "503-access_busy-access_tokens_not_loaded-config_cannot_seal-config_busy-audit_full": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `credential_error-store_unavailable` */
+        "503-access_busy-access_tokens_not_loaded-credential_store_unavailable": {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                "Retry-After": components["headers"]["RetryAfter"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["ErrorBody"];
+            };
+        };
+        /** @description Service Unavailable: `access_error-busy`, `access_error-tokens_not_loaded`, `credential_error-store_unavailable`, `audit_error-full` */
+        "503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full": {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 "Retry-After": components["headers"]["RetryAfter"];
@@ -5322,6 +6833,93 @@ export interface operations {
             503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
         };
     };
+    getOauthCallback: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            408: components["responses"]["request_timeout"];
+            /** @description Gone */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            431: components["responses"]["headers_too_large"];
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+        };
+    };
     getConsoleDocs: {
         parameters: {
             query?: never;
@@ -5547,7 +7145,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query-request_invalid_if_match"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
             412: components["responses"]["412-config_stale"];
@@ -5646,7 +7244,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_query-request_invalid_if_match"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -5805,7 +7403,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query-request_invalid_if_match"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -6088,7 +7686,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_query-request_invalid_if_match"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_revision_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7032,7 +8630,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-settings_unknown_key"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-settings_read_only-settings_masked-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7087,7 +8685,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-settings_unknown_key"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-settings_read_only-settings_masked-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7214,7 +8812,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending"];
             412: components["responses"]["412-config_stale"];
@@ -7307,7 +8905,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-provider_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7360,7 +8958,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-provider_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7418,7 +9016,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-provider_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7586,6 +9184,478 @@ export interface operations {
             503: components["responses"]["503-access_busy-access_tokens_not_loaded-audit_full"];
         };
     };
+    listCredentials: {
+        parameters: {
+            query?: {
+                provider?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description entries of a page */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialList"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
+        };
+    };
+    createCredential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCredential"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_name_taken"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-credential_unknown_provider"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    importCredentials: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Exported"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    Location: components["headers"]["Location"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_name_taken"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-credential_unknown_provider-credential_elsewhere-credential_wrong_key-credential_import_damaged"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    createCredentialsLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLogin"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoginBegun"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_in_file"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-credential_unknown_provider-login_no_such_flow"];
+            429: components["responses"]["429-access_locked_out-login_too_many"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            502: components["responses"]["502-login_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    completeCredentialsLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LoginAnswer"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoginShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-login_unknown"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_name_taken-credential_damaged"];
+            410: components["responses"]["410-login_used-login_expired"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-login_denied-login_mismatch"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            502: components["responses"]["502-login_failed"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    getCredentialsLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                state: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoginShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-login_unknown"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable"];
+        };
+    };
+    deleteCredentialsLogin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                state: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoginShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-login_unknown"];
+            408: components["responses"]["request_timeout"];
+            410: components["responses"]["410-login_used"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    getCredential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed"];
+            404: components["responses"]["404-credential_not_found"];
+            408: components["responses"]["request_timeout"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded"];
+        };
+    };
+    deleteCredential: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match": string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialRemoved"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-credential_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_in_file"];
+            412: components["responses"]["412-credential_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            428: components["responses"]["428-request_if_match_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    patchCredential: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The `ETag` of what was read; where it is another by now, the answer is 412. */
+                "If-Match": string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CredentialPatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_body-request_invalid_if_match-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-credential_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_in_file-credential_damaged"];
+            412: components["responses"]["412-credential_stale"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            415: components["responses"]["415-request_unsupported_media_type"];
+            421: components["responses"]["421-request_unknown_host"];
+            422: components["responses"]["422-credential_elsewhere"];
+            428: components["responses"]["428-request_if_match_required"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    refreshCredential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CredentialShown"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-credential_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_cannot_refresh-credential_needs_login-credential_damaged"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            502: components["responses"]["502-credential_refused-credential_unavailable"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
+    exportCredential: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Exported"];
+                };
+            };
+            400: components["responses"]["400-request_malformed-request_invalid_query"];
+            401: components["responses"]["401-access_unauthenticated"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            404: components["responses"]["404-credential_not_found"];
+            408: components["responses"]["request_timeout"];
+            409: components["responses"]["409-credential_in_file-credential_nothing_sealed-credential_damaged"];
+            413: components["responses"]["413-request_body_too_large"];
+            414: components["responses"]["url_too_long"];
+            421: components["responses"]["421-request_unknown_host"];
+            429: components["responses"]["429-access_locked_out"];
+            431: components["responses"]["headers_too_large"];
+            500: components["responses"]["500-internal_unexpected"];
+            503: components["responses"]["503-access_busy-access_tokens_not_loaded-credential_store_unavailable-audit_full"];
+        };
+    };
     listAliases: {
         parameters: {
             query?: {
@@ -7665,7 +9735,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending"];
             412: components["responses"]["412-config_stale"];
@@ -7758,7 +9828,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7811,7 +9881,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7869,7 +9939,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -7965,7 +10035,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending"];
             412: components["responses"]["412-config_stale"];
@@ -8058,7 +10128,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -8111,7 +10181,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -8169,7 +10239,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-config_entry_missing"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -8265,7 +10335,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_entry_exists-config_unreadable-config_read_only-config_confirmation_pending"];
             412: components["responses"]["412-config_stale"];
@@ -8358,7 +10428,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-webhook_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -8411,7 +10481,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-webhook_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];
@@ -8469,7 +10539,7 @@ export interface operations {
             };
             400: components["responses"]["400-request_malformed-request_invalid_if_match-request_invalid_body-request_invalid_query"];
             401: components["responses"]["401-access_unauthenticated"];
-            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin"];
+            403: components["responses"]["403-access_forbidden-access_address_not_allowed-request_foreign_origin-provider_command_in_file_only"];
             404: components["responses"]["404-webhook_not_found"];
             408: components["responses"]["request_timeout"];
             409: components["responses"]["409-config_unreadable-config_read_only-config_confirmation_pending"];

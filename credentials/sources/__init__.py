@@ -1,0 +1,1 @@
+"""Ways to a token that need no person: one module a kind."""
