@@ -26,7 +26,7 @@ from tests.provider import Call, completion, provider
 ATTACKER = "https://attacker.test"
 CREDENTIAL = planted("provider-key")
 INFERENCE = ("/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/api/v1/chat/completions")
-OPEN = {"/healthz", "/readyz"}
+OPEN = {"/healthz", "/readyz", "/oauth/callback"}
 LIVE = "/api/v1/events"
 """What it tells is held against secrets where webhooks are: it tells the same (tests/integration/test_events_api.py)."""
 

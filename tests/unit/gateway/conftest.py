@@ -1,6 +1,7 @@
 """An editor of the configuration in one process, with real files and a real database."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ providers: [{name: echo, type: echo}]  # ours
 tokens: []
 """
 MORE = "providers: [{name: more, type: echo}]\n"
+T = TypeVar("T")
 _Event = TypeVar("_Event", bound=Event)
 AUTHOR = Author("admin_key", "admin-key", "192.0.2.1")
 TWO = PutEntry("providers", "two", {"type": "echo"})
@@ -52,6 +54,13 @@ class LaterClock(SystemClock):
     @staticmethod
     def time() -> float:
         return SystemClock.time() + 3600
+
+
+async def until_told(expected: T, ask: Callable[[], Awaitable[T]]) -> None:
+    """What is written in the background is there at some time."""
+    async with asyncio.timeout(20):
+        while expected != await ask():
+            await asyncio.sleep(0.02)
 
 
 class Gateway:
@@ -123,6 +132,10 @@ class Gateway:
     async def triggers(self) -> list[str]:
         """Of what is kept, oldest first."""
         return [each.trigger for each in await self.kept()]
+
+    async def newest(self) -> str:
+        """The revision that was kept last; empty: none was yet."""
+        return kept[-1].revision if (kept := await self.kept()) else ""
 
     async def audited(self) -> list[tuple[str, str]]:
         return [(each.actor_kind, each.action) for each in (await self.resources.stores.audit.list()).entries]

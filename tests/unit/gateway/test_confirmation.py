@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import pytest
 
@@ -17,16 +15,7 @@ from gateway.control import Apply
 from management.editing.editor import ConfirmationPending, NothingPending, Reloaded
 from tests.conftest import ExpectLog
 from tests.gateway_process import until
-from tests.unit.gateway.conftest import AUTHOR, GOOD, MORE, TWO, Gateway, LaterClock, Start
-
-T = TypeVar("T")
-
-
-async def until_told(expected: T, ask: Callable[[], Awaitable[T]]) -> None:
-    """What is written in the background is there at some time."""
-    async with asyncio.timeout(20):
-        while expected != await ask():
-            await asyncio.sleep(0.02)
+from tests.unit.gateway.conftest import AUTHOR, GOOD, MORE, TWO, Gateway, LaterClock, Start, until_told
 
 
 async def test_an_edit_that_is_confirmed_stays(gateway: Gateway) -> None:

@@ -9,8 +9,7 @@ from gateway import revisions as revisions_module
 from gateway.control import Apply
 from management.editing.editor import Reloaded
 from tests.conftest import ExpectLog
-from tests.gateway_process import until
-from tests.unit.gateway.conftest import GOOD, MORE, TWO, Gateway, Start
+from tests.unit.gateway.conftest import GOOD, MORE, TWO, Gateway, Start, until_told
 
 
 async def test_there_is_no_database_before_the_first_edit_and_then_what_was_before_it_is_kept_too(
@@ -89,16 +88,15 @@ async def test_a_change_of_the_file_is_kept_and_audited_once(gateway: Gateway, m
     first = gateway.revision
     gateway.write(GOOD.replace("echo,", "changed,"))
     assert isinstance(await gateway.reloader.reload("watch"), Reloaded)
-    await until(lambda: gateway.stores)
-    await asyncio.sleep(0.3)
+    await until_told(["start", "watch"], gateway.triggers)
     assert [(first, "file", "start"), (gateway.revision, "file", "watch")] == [
         (each.revision, each.author, each.trigger) for each in await gateway.kept()
     ]
     gateway.write(GOOD)
     await gateway.reloader.reload("signal")
-    await asyncio.sleep(0.3)
-    assert ("signal SIGHUP", "signal") == ((newest := (await gateway.kept())[-1]).author, newest.trigger)
-    assert [("signal", "config.apply"), ("file", "config.apply")] == await gateway.audited()
+    await until_told([("signal", "config.apply"), ("file", "config.apply")], gateway.audited)
+    await until_told(["start", "watch", "signal"], gateway.triggers)
+    assert "signal SIGHUP" == (await gateway.kept())[-1].author
 
 
 async def test_what_another_worker_has_written_is_not_kept_as_a_change_of_the_file(
@@ -117,8 +115,7 @@ async def test_what_another_worker_has_written_is_not_kept_as_a_change_of_the_fi
     await gateway.reloader.reload("watch")
     gateway.write(GOOD.replace("echo,", "changed,"))
     await gateway.reloader.reload("watch")
-    await asyncio.sleep(0.5)
-    assert outcome.revision == (await gateway.kept())[-1].revision
+    await until_told(outcome.revision, gateway.newest)
 
 
 async def test_what_was_changed_while_no_gateway_ran_is_kept_at_the_next_start(
@@ -129,9 +126,8 @@ async def test_what_was_changed_while_no_gateway_ran_is_kept_at_the_next_start(
     await gateway.close()
     gateway.write(GOOD + "# by hand\n")
     later = start()
-    await asyncio.sleep(0.3)
-    assert ["start", "api", "start"] == [each.trigger for each in await later.kept()]
-    assert [("file", "config.apply")] == await later.audited()
+    await until_told(["start", "api", "start"], later.triggers)
+    await until_told([("file", "config.apply")], later.audited)
 
 
 async def test_an_edit_does_not_wait_for_a_database_that_is_away(
@@ -145,5 +141,5 @@ async def test_an_edit_does_not_wait_for_a_database_that_is_away(
         first = await gateway.commit(TWO)
         second = await gateway.commit(RemoveEntry("providers", "two"))
         gateway.beside("data").unlink()
-        await asyncio.sleep(1.0)
+        await until_told(second.revision, gateway.newest)
     assert [first.revision, second.revision] == [each.revision for each in await gateway.kept()][1:]
