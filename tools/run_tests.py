@@ -32,7 +32,10 @@ _WIDE_CLOCKS = (
 )
 """`tests/integration/test_NAME*.py` that go beside."""
 _UNMEASURED = (
-    _TESTS / "property",
+    *(
+        _TESTS / f"property/test_{name}.py"
+        for name in ("body", "http1_chunking", "quotas", "relay", "routing", "tries")
+    ),
     _TESTS / "conformance",
     _TESTS / "unit/management/test_routes.py",
     _TESTS / "integration/test_schemathesis.py",
