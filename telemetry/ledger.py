@@ -10,7 +10,7 @@ most :data:`telemetry.ledger_writer.PATIENCE_SECONDS`, and rows wait for one bef
 Together that is the last 3 s.
 
 They gather for so long because each write wakes a thread that takes the interpreter from the event loop: a second instead of
-a fifth halves what the ledger costs a busy core.
+a fifth takes a quarter off what the ledger costs a busy core.
 """
 
 import asyncio
