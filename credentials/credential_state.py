@@ -10,7 +10,7 @@ from credentials.account import Account
 from credentials.declared import Declared, settings_of
 from credentials.errors import NeedsLogin
 from credentials.live import LiveCredential
-from credentials.records import AccountSettings
+from credentials.records import AccountRecord, AccountSettings
 
 Standing = Literal["ready", "pending", "needs_login", "failing", "disabled", "damaged", "shadowed"]
 
@@ -107,17 +107,27 @@ def account_state(
     )
     if record is None:
         return shown
+    shown = of_record(shown, record)
+    if account.damaged is not None:
+        shown = msgspec.structs.replace(shown, version=None)
     tokens = live.tokens
+    if tokens is None:
+        return shown
+    return msgspec.structs.replace(shown, scopes=tokens.scopes, expires_at=_at(tokens.expires_at))
+
+
+def of_record(state: CredentialState, record: AccountRecord) -> CredentialState:
+    """``state`` with all that ``record`` says of the account."""
     return msgspec.structs.replace(
-        shown,
+        state,
         settings=record.settings,
         oauth=record.oauth,
         account=record.account,
-        scopes=record.scopes if tokens is None else tokens.scopes,
-        expires_at=record.expires_at if tokens is None else _at(tokens.expires_at),
+        scopes=record.scopes,
+        expires_at=record.expires_at,
         refreshed_at=record.refreshed_at,
         has_proxy=record.sealed_proxy_url is not None,
-        version=None if account.damaged is not None else record.version,
+        version=record.version,
         created_at=record.created_at,
         updated_at=record.updated_at,
     )

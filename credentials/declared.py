@@ -7,7 +7,7 @@ import msgspec
 from config.schema import Credential, OAuthProvider, TokenPlacement
 from core.secret import Secret
 from credentials.live import LiveCredential, Wanted
-from credentials.members import Member
+from credentials.members import Member, member_of_file
 from credentials.records import AccountSettings
 from credentials.tokens import CredentialSource
 
@@ -39,18 +39,7 @@ class Declared:
 
     def member(self) -> Member:
         """As a pool has it."""
-        credential = self.credential
-        return Member(
-            name=credential.name,
-            secret=self.live.secret,
-            weight=credential.weight,
-            priority=credential.priority,
-            prefix=credential.prefix,
-            models=credential.models,
-            placement=self.placement,
-            proxy_url=credential.proxy_url,
-            live=self.live,
-        )
+        return member_of_file(self.credential, self.live.secret, self.live, self.placement)
 
     async def _obtain(self, wanted: Wanted) -> bool:
         held = self.live.tokens

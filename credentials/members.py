@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from config.schema import TokenPlacement
+from config.schema import Credential, TokenPlacement
 from core.secret import Secret
 
 
@@ -47,3 +47,20 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """Instead of the provider's; None: that one."""
     live: Live | None = None
     """None: its secret is as it is."""
+
+
+def member_of_file(
+    credential: Credential, secret: Secret | None, live: Live | None = None, placement: TokenPlacement | None = None
+) -> Member:
+    """A credential of the file, as a pool has it."""
+    return Member(
+        name=credential.name,
+        secret=secret,
+        weight=credential.weight,
+        priority=credential.priority,
+        prefix=credential.prefix,
+        models=credential.models,
+        placement=placement,
+        proxy_url=credential.proxy_url,
+        live=live,
+    )

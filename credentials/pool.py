@@ -8,7 +8,7 @@ from core.globs import Glob, GlobSet
 from core.remembered import Remembered
 from core.secret import Secret
 from credentials.errors import CredentialUnavailable
-from credentials.members import Member
+from credentials.members import Member, member_of_file
 
 NAMELESS = "default"
 """What the one choice of a provider is called that has no credentials and needs none; it has no key."""
@@ -268,16 +268,7 @@ def _reads(pattern: str) -> bool:
 
 
 def _of_file(credential: Credential) -> Member:
-    return Member(
-        name=credential.name,
-        secret=credential.api_key,
-        weight=credential.weight,
-        priority=credential.priority,
-        prefix=credential.prefix,
-        models=credential.models,
-        proxy_url=credential.proxy_url,
-        live=None if credential.api_key is not None else _NotYet(),
-    )
+    return member_of_file(credential, credential.api_key, None if credential.api_key is not None else _NotYet())
 
 
 def _drawn(shares: list[_Share], random: Callable[[], float]) -> str:

@@ -62,13 +62,13 @@ class Keeper(Protocol):
     @property
     def accounts(self) -> Accounts: ...
 
-    async def refresh(self, version: int) -> None: ...
+    async def refresh(self) -> None: ...
 
 
 async def kept_accounts(keeper: Keeper, config: Config) -> KeptAccounts:
     """Those that an edit of the configuration must not send elsewhere. Where nobody can tell, there are some."""
     try:
-        await keeper.refresh(0)
+        await keeper.refresh()
     except StoreFault:
         return frozenset((each.name, each.oauth) for each in config.providers if each.oauth is not None)
     return frozenset((each.provider, each.oauth or "") for each in keeper.accounts.states() if each.source == "account")

@@ -45,9 +45,7 @@ class RefreshTokens(msgspec.Struct, frozen=True, tag="refresh_tokens"):
 
 
 class RefreshAccounts(msgspec.Struct, frozen=True, tag="refresh_accounts"):
-    """A task: know the accounts that have signed in to providers, as of ``version`` of their store or later."""
-
-    version: int
+    """A task: know the accounts that have signed in to providers, as their store has them."""
 
 
 class ClearCooldown(msgspec.Struct, frozen=True, tag="clear_cooldown"):

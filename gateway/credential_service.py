@@ -14,7 +14,7 @@ from core.clock import Clock
 from core.moments import MICROSECONDS, microseconds
 from core.secret import Secret
 from credentials.accounts import Accounts
-from credentials.credential_state import CredentialState
+from credentials.credential_state import CredentialState, of_record
 from credentials.errors import CredentialFault, RecordElsewhere, StoreConflict, StoreFault
 from credentials.records import AccountRecord, AccountStore
 from credentials.sealer import RecordSealer
@@ -54,7 +54,7 @@ class Keeper(Protocol):
 
     async def store(self) -> AccountStore: ...
 
-    async def refresh(self, version: int) -> None: ...
+    async def refresh(self) -> None: ...
 
     async def settle(self) -> bool: ...
 
@@ -184,12 +184,12 @@ class GatewayCredentials:
     async def _look(self) -> None:
         """Know what others have changed, if the store tells it."""
         with contextlib.suppress(StoreFault):
-            await self._keeper.refresh(0)
+            await self._keeper.refresh()
 
     async def _spread(self) -> None:
         """See that all workers know of a change. It is kept: who cannot read it now will."""
         with contextlib.suppress(StoreFault):
-            self._accounts.changed(await self._accounts.sync())
+            await self._accounts.sync()
             await self._keeper.settle()
 
     async def _revoke(self, removed: AccountRecord | None) -> tuple[bool, str | None]:
@@ -227,21 +227,7 @@ class GatewayCredentials:
                 settings=record.settings,
                 state="disabled" if record.settings.disabled else "pending",
             )
-        return CredentialShown.of(
-            msgspec.structs.replace(
-                state,
-                settings=record.settings,
-                oauth=record.oauth,
-                account=record.account,
-                scopes=record.scopes,
-                expires_at=record.expires_at,
-                refreshed_at=record.refreshed_at,
-                has_proxy=record.sealed_proxy_url is not None,
-                version=record.version,
-                created_at=record.created_at,
-                updated_at=record.updated_at,
-            )
-        )
+        return CredentialShown.of(of_record(state, record))
 
     def _state(self, provider: str, name: str) -> CredentialState:
         state = self._accounts.state(provider, name)
@@ -268,7 +254,7 @@ class GatewayCredentials:
     def _require_tls(self, provider: str) -> None:
         """Tokens that are kept go by another way only where that cannot read them."""
         found = self._provider(provider)
-        if found is not None and found.base_url is not None and urlsplit(found.base_url).scheme == "http":
+        if found is not None and _is_plain(found):
             raise RecordElsewhere(
                 f"the requests of `{provider}` go without TLS, so that a proxy would read the tokens of the account: sign in "
                 "again with the other `proxy_url`"
@@ -295,9 +281,8 @@ class GatewayCredentials:
         server = next((each for each in config.oauth.providers if each.name == oauth), None)
         told: list[Any] = []
         if target is not None:
-            is_plain = target.base_url is not None and urlsplit(target.base_url).scheme == "http"
             told += [target.type, target.base_url, target.options, _told(target.tls)]
-            told.append(_revealed(target.proxy_url or config.transport.proxy_url) if is_plain else None)
+            told.append(_revealed(target.proxy_url or config.transport.proxy_url) if _is_plain(target) else None)
         if server is not None:
             told += [
                 server.template,
@@ -311,6 +296,11 @@ class GatewayCredentials:
 
     def _now(self) -> int:
         return round(self._clock.time() * MICROSECONDS)
+
+
+def _is_plain(provider: Provider) -> bool:
+    """Whether its requests go without TLS, so that a proxy reads them."""
+    return provider.base_url is not None and urlsplit(provider.base_url).scheme == "http"
 
 
 def _told(tls: ClientTls) -> list[str | None]:

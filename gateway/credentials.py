@@ -79,7 +79,7 @@ class CredentialKeeper:
         self._address: str | None = None
         self._started = False
         self._asked = False
-        self._untold: int | None = None
+        self._untold = False
         self._telling = False
         self._logins: Logins | None = None
         self.sealer = RecordSealer(keys.read)
@@ -157,30 +157,29 @@ class CredentialKeeper:
                 self._nothing = await self._opened(nothing=True)
             return self._nothing
 
-    async def refresh(self, version: int = 0) -> None:
-        """Know the accounts as of ``version`` or later, also those of servers that the configuration does not have.
+    async def refresh(self) -> None:
+        """Know the accounts as the store has them, also those of servers that the configuration does not have.
 
         Raises:
             StoreFault: they cannot be read.
         """
         self._asked = True
-        del version  # whatever it is, the newest is read
         await self.accounts.sync()
 
-    async def told(self, task: RefreshAccounts) -> None:
+    async def told(self, _task: RefreshAccounts) -> None:
         """What another worker asks for.
 
         Raises:
             TaskFailed: the store does not answer, which is logged already.
         """
         try:
-            await self.refresh(task.version)
+            await self.refresh()
         except StoreFault:
             raise TaskFailed from None
 
     async def settle(self) -> bool:
         """Gives back when the other workers know what was written here; whether all do."""
-        return (await self._others().ask(RefreshAccounts(0))).by_all
+        return (await self._others().ask(RefreshAccounts())).by_all
 
     async def close(self) -> None:
         """Requests have ended, and so has what runs in the background."""
@@ -217,8 +216,8 @@ class CredentialKeeper:
         config, _ = self._first
         return config.oauth.store != "database" or self._stores.exists()
 
-    def _changed(self, version: int) -> None:
-        self._untold = version
+    def _changed(self, _version: int) -> None:
+        self._untold = True
         if not self._telling:
             self._telling = True
             self._background.spawn(self._tell(), "accounts for the other workers")
@@ -226,9 +225,9 @@ class CredentialKeeper:
     async def _tell(self) -> None:
         """One after the other: who refreshes many tells of several at once."""
         try:
-            while self._untold is not None:
-                version, self._untold = self._untold, None
-                await self._others().ask(RefreshAccounts(version))
+            while self._untold:
+                self._untold = False
+                await self._others().ask(RefreshAccounts())
         finally:
             self._telling = False
 

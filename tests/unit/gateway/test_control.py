@@ -38,7 +38,7 @@ MESSAGES: list[Message] = [
     Asked(1, Apply("r1", "api"), 10.0),
     Asked(2, Reload("api")),
     Asked(3, RefreshTokens(7)),
-    Asked(3, RefreshAccounts(7)),
+    Asked(3, RefreshAccounts()),
     Asked(4, ClearCooldown("openai", model="gpt")),
     Done(1),
     Done(2, failed=True),

@@ -108,7 +108,7 @@ class OneProcess:
             raise StoreUnavailable("the store does not answer")
         return self.shared
 
-    async def refresh(self, version: int) -> None:
+    async def refresh(self) -> None:
         await self.accounts.sync()
 
     async def settle(self) -> bool:

@@ -90,7 +90,7 @@ async def test_a_worker_that_is_told_reads_the_store(resources: Resources, tmp_p
         store = await resources.credentials.store()
         other.credentials._store = store
         await sign_in(resources)
-        await other.credentials.refresh(1)
+        await other.credentials.refresh()
         assert ["ada"] == [member.name for member in other.credentials.accounts.members("hub")]
     finally:
         await other.close()
