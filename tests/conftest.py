@@ -36,7 +36,8 @@ _FORM = logging.Formatter("%(name)s: %(message)s")
 
 
 class ExpectLog(Protocol):
-    """``with expect_log("regex", level=logging.ERROR):`` — at least one matching record of that level or above comes."""
+    """``with expect_log("regex", level=logging.ERROR):`` — at least one matching record of that level or above comes in it,
+    or later in the test."""
 
     def __call__(self, pattern: str, level: int = logging.WARNING) -> contextlib.AbstractContextManager[None]:
         """``pattern`` is searched in the formatted message (and traceback). All records that match are expected ones."""
@@ -49,6 +50,7 @@ class _Records:
     def __init__(self) -> None:
         self._all: list[tuple[logging.LogRecord, str]] = []
         self._expected: set[int] = set()
+        self._awaited: list[tuple[int, str, int]] = []
         self._make = logging.getLogRecordFactory()
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -62,15 +64,27 @@ class _Records:
         return record
 
     def expect(self, since: int, pattern: str, level: int) -> None:
+        """One that has not come yet has time until the test's end: what is told in a later turn of the event loop, or by
+        a thread, comes late on a machine that is slow."""
+        if not self._find(since, pattern, level):
+            self._awaited.append((since, pattern, level))
+
+    def _find(self, since: int, pattern: str, level: int) -> bool:
         found = [
             number
             for number, (record, text) in enumerate(self._all)
             if number >= since and record.levelno >= level and re.search(pattern, text)
         ]
-        if not found:
-            got = "\n".join(f"    {record.levelname} {text}" for record, text in self._all[since:])
-            pytest.fail(f"no log record of level {logging.getLevelName(level)} matches {pattern!r}; there were:\n{got}")
         self._expected.update(found)
+        return bool(found)
+
+    def missing(self) -> list[str]:
+        return [
+            f"no log record of level {logging.getLevelName(level)} matches {pattern!r}; there were:\n"
+            + "\n".join(f"    {record.levelname} {text}" for record, text in self._all[since:])
+            for since, pattern, level in self._awaited
+            if not self._find(since, pattern, level)
+        ]
 
     def __len__(self) -> int:
         return len(self._all)
@@ -103,6 +117,8 @@ def log_records(request: pytest.FixtureRequest) -> Iterator[_Records]:
         planted.search_files(request.node.funcargs["tmp_path"])
     if finds := planted.take_finds():
         pytest.fail("\n".join(finds), pytrace=False)
+    if missing := records.missing():
+        pytest.fail("\n".join(missing), pytrace=False)
     if loud := records.unexpected():
         pytest.fail("unexpected log records (expect_log says which are wanted):\n" + "\n".join(loud))
 
@@ -216,9 +232,11 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     """Fails an async test that leaves tasks running. Every async test has it."""
     before = asyncio.all_tasks()
     yield
-    # A task that was cancelled, or whose socket was closed, needs a turn or two to end.
-    for _ in range(5):
-        await asyncio.sleep(0)
+    # A task that was cancelled, or whose socket was closed, needs a turn or two to end, or a thread's answer.
+    for pause in (*[0.0] * 5, *[0.01] * 100):
+        await asyncio.sleep(pause)
+        if pause and not asyncio.all_tasks() - before - {asyncio.current_task()}:
+            break
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     if left:
         pytest.fail("tasks are still running:\n" + "\n".join(f"    {task!r}" for task in left))
