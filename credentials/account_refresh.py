@@ -80,16 +80,18 @@ class AccountRefresh:
         random: Callable[[], float],
         source: Callable[[str], CredentialSource | None],
         changed: Callable[[], None],
+        give_back: Callable[[str, TokenSet], None],
         lock_seconds: float = LOCK_SECONDS,
     ) -> None:
         """``source`` gives the tokens of accounts of an entry of `oauth.providers`, by its name; ``changed`` is told of each
-        write."""
+        write; ``give_back`` gets what an entry has given and nobody keeps."""
         self._reach = reach
         self._sealer = sealer
         self._clock = clock
         self._random = random
         self._source = source
         self._changed = changed
+        self._give_back = give_back
         self._lock_seconds = lock_seconds
 
     def of(self, account: Account) -> Obtain:
@@ -235,8 +237,10 @@ class AccountRefresh:
             try:
                 await self.read(account)
             except CredentialFault:
-                # Removed: whatever was exchanged is of no use.
+                # Removed: whatever was exchanged is of no use, and should not live on.
                 account.unsaved = None
+                if tokens is not None:
+                    self._give_back(record.oauth, tokens)
         else:
             account.written(written, unsaved)
             self._changed()

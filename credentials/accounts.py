@@ -23,6 +23,7 @@ from credentials.outcomes import Observer, Outcomes
 from credentials.reach import Reach
 from credentials.records import AccountRecord, AccountSettings, AccountStore
 from credentials.refresher import Refresher
+from credentials.revoking import RevokingServer, revoke_unkept
 from credentials.tokens import CredentialSource, TokenSet
 
 _log = logging.getLogger("sluice.credentials")
@@ -37,7 +38,7 @@ _Key = tuple[str, str]
 """Provider and name."""
 
 
-class Server(RefreshingServer, Protocol):
+class Server(RefreshingServer, RevokingServer, Protocol):
     """What is needed of :class:`credentials.oauth.server.OAuthServer`."""
 
     @property
@@ -63,8 +64,8 @@ class Accounts:
     ) -> None:
         self.serial = 0
         """Another one whenever what :meth:`members` gives has changed."""
-        self.changed: Callable[[int], None] = lambda _: None
-        """Told of the store's version after each write of this process's own."""
+        self.changed: Callable[[], None] = lambda: None
+        """Told of each write of this process's own."""
         self._clock = clock
         self._random = random
         self._outcomes = Outcomes(clock, tell, observer or Observer(), self._renew)
@@ -78,7 +79,9 @@ class Accounts:
         self._refresher = Refresher(clock)
         self._reach = Reach(store, clock, self._store_is_back)
         self._edits = AccountEdits(self._reach, sealer, clock)
-        self._refresh = AccountRefresh(self._reach, sealer, clock, random, self._source, self._wrote, lock_seconds)
+        self._refresh = AccountRefresh(
+            self._reach, sealer, clock, random, self._source, self._wrote, self._give_back, lock_seconds
+        )
         self._reading = asyncio.Lock()
         self._version: int | None = None
         self._removals = 0
@@ -156,8 +159,8 @@ class Accounts:
                 return state
         return None
 
-    async def sync(self) -> int:
-        """Read what has changed; the store's version.
+    async def sync(self) -> None:
+        """Read what has changed.
 
         Raises:
             StoreFault: it cannot be read.
@@ -165,8 +168,7 @@ class Accounts:
         async with self._reading:
             version = await self._reach.ask(lambda store: store.version())
             if version != self._version:
-                version = await self._read_all()
-            return version
+                await self._read_all()
 
     async def signed_in(
         self,
@@ -251,7 +253,7 @@ class Accounts:
             _log.warning("accounts cannot be read, and serve as they were known: %s", why, exc_info=error)
         self._unread = why
 
-    async def _read_all(self) -> int:
+    async def _read_all(self) -> None:
         moves = {key: account.moves for key, account in self._accounts.items()}
         removals = self._removals
         listing = await self._reach.ask(lambda store: store.all())
@@ -279,7 +281,6 @@ class Accounts:
                 self._forget(key)
         self._version = listing.version if whole else None
         self._renew()
-        return listing.version
 
     async def _edited(self, record: AccountRecord) -> AccountRecord:
         key = record.provider, record.name
@@ -303,14 +304,7 @@ class Accounts:
         self._renew()
 
     def _wrote(self) -> None:
-        self._flights.spawn(self._spread(), "accounts have changed")
-
-    async def _spread(self) -> None:
-        try:
-            version = await self._reach.ask(lambda store: store.version())
-        except StoreFault:
-            return  # others see it by themselves
-        self.changed(version)
+        self.changed()
 
     async def _save(self, account: Account) -> None:
         if account.unsaved is None or account.saving.locked():
@@ -336,6 +330,12 @@ class Accounts:
     def _source(self, oauth: str) -> CredentialSource | None:
         server = self._servers.get(oauth)
         return None if server is None else OAuthAccountSource(server)
+
+    def _give_back(self, oauth: str, tokens: TokenSet) -> None:
+        server = self._servers.get(oauth)
+        if server is not None:
+            revoking = revoke_unkept(server, tokens, "an account that was removed")
+            self._flights.spawn(revoking, "tokens that nobody keeps")
 
     def _account(self, key: _Key) -> Account:
         account = self._accounts.get(key)

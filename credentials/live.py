@@ -65,6 +65,10 @@ class Obtain(Protocol):
 class Listener(Protocol):
     """Told what becomes of a live credential."""
 
+    def renewed(self, live: "LiveCredential") -> None:
+        """It serves by another token from now on, wherever that comes from."""
+        ...
+
     def refreshed(self, live: "LiveCredential", *, exchanged: bool, recovers: bool) -> None:
         """``recovers``: the time before, it had failed."""
         ...
@@ -197,6 +201,7 @@ class LiveCredential:
             self._ends = _NONE
         else:
             self._ends = math.inf if tokens.expires_at is None else tokens.expires_at
+            self._listener.renewed(self)
         self.judge()
 
     def recovered(self) -> None:

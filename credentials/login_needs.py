@@ -6,10 +6,11 @@ from typing import Protocol
 from core.secret import Secret
 from credentials.oauth.server import DeviceCode, Flow, Pending
 from credentials.records import AccountRecord, AccountSettings
+from credentials.revoking import RevokingServer
 from credentials.tokens import TokenSet
 
 
-class LoginServer(Protocol):
+class LoginServer(RevokingServer, Protocol):
     """A server that accounts sign in at; :class:`credentials.oauth.server.OAuthServer` is one, and says what each raises."""
 
     @property
@@ -35,8 +36,6 @@ class LoginServer(Protocol):
     async def begin_device(self, scopes: tuple[str, ...] | None = None) -> DeviceCode: ...
 
     async def poll_device(self, device_code: Secret) -> TokenSet | Pending: ...
-
-    async def revoke(self, tokens: TokenSet) -> object: ...
 
 
 class LoginAccounts(Protocol):

@@ -27,7 +27,6 @@ from core.secret import Secret
 from core.tasks import Tasks
 from credentials.device_answer import device_answer
 from credentials.errors import (
-    CredentialUnavailable,
     LoginExpired,
     LoginFailed,
     LoginFault,
@@ -47,6 +46,7 @@ from credentials.login_values import Begun, LoginStatus, LoginWanted, ShownFlow,
 from credentials.oauth.pkce import new_verifier
 from credentials.pasted import answer_in
 from credentials.records import AccountSettings, AccountStore, LoginEnd, PendingLogin
+from credentials.revoking import revoke_unkept
 from credentials.tokens import TokenSet
 
 LIFETIME_SECONDS = 600.0
@@ -373,14 +373,8 @@ class Logins:
 
     def _give_back(self, server: LoginServer, tokens: TokenSet) -> None:
         """Nobody keeps them: they should not live on."""
-
-        async def revoke() -> None:
-            try:
-                await server.revoke(tokens)
-            except CredentialUnavailable as error:
-                _log.warning("tokens of a sign-in that came to nothing could not be revoked: %s", error)
-
-        self._background.spawn(revoke(), "tokens that nobody keeps")
+        revoking = revoke_unkept(server, tokens, "a sign-in that came to nothing")
+        self._background.spawn(revoking, "tokens that nobody keeps")
 
     def _is_over(self, login: PendingLogin) -> bool:
         return _microseconds(self._clock.time()) >= login.expires_at

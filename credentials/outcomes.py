@@ -12,7 +12,10 @@ _log = logging.getLogger("sluice.credentials")
 
 
 class Observer:
-    """Told of each exchange; here by nobody."""
+    """Told of each token and of each exchange; nothing comes of it here."""
+
+    def renewed(self, provider: str, credential: str) -> None:
+        """It has another token."""
 
     def refresh_ended(self, provider: str, outcome: str) -> None:
         """``outcome``: `refreshed`, or the reason of the fault: `unavailable`, `refused`, `needs_login`."""
@@ -22,13 +25,20 @@ class Outcomes:
     """Fulfils :class:`credentials.live.Listener`."""
 
     def __init__(
-        self, clock: Clock, tell: Callable[[Event], None], observer: Observer, then: Callable[[], None]
+        self,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        observer: Observer,
+        then: Callable[[], None],
     ) -> None:
-        """``then`` is called after each."""
+        """``then`` is called after each exchange."""
         self._clock = clock
         self._tell = tell
         self._observer = observer
         self._then = then
+
+    def renewed(self, live: LiveCredential) -> None:
+        self._observer.renewed(live.provider, live.name)
 
     def refreshed(self, live: LiveCredential, *, exchanged: bool, recovers: bool) -> None:
         if recovers:

@@ -17,6 +17,7 @@ from credentials.accounts import Accounts
 from credentials.credential_state import CredentialState, of_record
 from credentials.errors import CredentialFault, RecordElsewhere, StoreConflict, StoreFault
 from credentials.records import AccountRecord, AccountStore
+from credentials.revoking import RevokingServer
 from credentials.sealer import RecordSealer
 from credentials.tokens import TokenSet
 from gateway.account_checks import proxy_url_of, require_fit
@@ -35,12 +36,6 @@ from management.credential_service import (
 
 REVOKE_SECONDS = 10.0
 """So long a removal waits for the server that the tokens are given back to."""
-
-
-class RevokingServer(Protocol):
-    """What is needed of :class:`credentials.oauth.server.OAuthServer`."""
-
-    async def revoke(self, tokens: TokenSet) -> bool: ...
 
 
 class Keeper(Protocol):

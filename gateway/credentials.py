@@ -26,6 +26,7 @@ from gateway.master_keys import MasterKeys
 from gateway.others import TaskFailed
 from gateway.stores import Stores
 from gateway.token_sources import TokenSources
+from routing.cooldown import Cooldowns
 from telemetry.credential_series import CredentialSeries, Shown
 
 if TYPE_CHECKING:
@@ -36,11 +37,15 @@ if TYPE_CHECKING:
 _SHOW_SECONDS = 2.0
 
 
-class _Refreshes(Observer):
-    """Counts them in the metrics of one process."""
+class _Observer(Observer):
+    """Counts exchanges in the metrics of one process, and has a credential with another token chosen again."""
 
-    def __init__(self, series: CredentialSeries) -> None:
+    def __init__(self, series: CredentialSeries, cooldowns: Cooldowns) -> None:
         self._series = series
+        self._cooldowns = cooldowns
+
+    def renewed(self, provider: str, credential: str) -> None:
+        self._cooldowns.renewed(provider, credential)
 
     def refresh_ended(self, provider: str, outcome: str) -> None:
         self._series.refreshed(provider, outcome)
@@ -59,6 +64,7 @@ class CredentialKeeper:
         random: Callable[[], float],
         emit: Callable[[Event], None],
         series: CredentialSeries,
+        cooldowns: Cooldowns,
         background: Tasks,
         others: Callable[[], Others],
     ) -> None:
@@ -89,7 +95,7 @@ class CredentialKeeper:
             clock=clock,
             random=random,
             tell=emit,
-            observer=_Refreshes(series),
+            observer=_Observer(series, cooldowns),
         )
         self.accounts.changed = self._changed
 
@@ -183,7 +189,7 @@ class CredentialKeeper:
 
     async def close(self) -> None:
         """Requests have ended, and so has what runs in the background."""
-        self.accounts.changed = lambda _: None
+        self.accounts.changed = lambda: None
         await self.accounts.close()
         if self._store is not None:
             await self._store.close()
@@ -216,7 +222,7 @@ class CredentialKeeper:
         config, _ = self._first
         return config.oauth.store != "database" or self._stores.exists()
 
-    def _changed(self, _version: int) -> None:
+    def _changed(self) -> None:
         self._untold = True
         if not self._telling:
             self._telling = True

@@ -111,6 +111,7 @@ class Resources:
             random=self.random,
             emit=self.events.emit,
             series=self.metrics.credentials,
+            cooldowns=self.cooldowns,
             background=self.background,
             others=lambda: self.others,
         )

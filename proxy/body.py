@@ -25,7 +25,7 @@ MAX_MEMBERS = 1024
 """Members at the top level of a document. APIs know some dozens; a few million would take seconds to read."""
 
 _COPIED_BYTES = 256 * 1024
-"""Larger documents are not copied only to be measured."""
+"""Larger documents are not copied, to be measured or to have a value replaced."""
 
 MAX_NAMES = 500_000
 """Names in a whole document, at most: counted before anything is built of them."""
@@ -77,8 +77,11 @@ class Document:
         members = self._members
         least = 4 * len(members) + 1 + sum(map(len, members))
         rest = len(self.data) - least
-        if rest < 0 or not members or rest > _COPIED_BYTES:
+        if rest < 0 or not members:
             return False
+        if rest > _COPIED_BYTES:
+            return rest == sum(memoryview(raw).nbytes for raw in members.values())
+        # A copy of little, in one call, costs less than looking at each.
         return rest == len(b"".join(members.values()))
 
     def _count_off(self) -> dict[str, Span]:

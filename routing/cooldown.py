@@ -134,6 +134,12 @@ class Cooldowns:
         """End the target's cooldown before its time."""
         self._targets.pop((provider, model), None)
 
+    def renewed(self, provider: str, credential: str) -> None:
+        """The credential has another token: what was said of the last one does not hold, its rate limits do."""
+        cooled = self._credentials.get((provider, credential))
+        if cooled is not None and cooled.reason in (Reason.CREDENTIAL_REFUSED, Reason.CREDENTIAL_NOT_READY):
+            del self._credentials[provider, credential]
+
     def clear(self, provider: str, model: str | None, credential: str | None, now: float) -> tuple[Cooled, ...]:
         """End cooldowns of the ``provider`` before their time: of one target, of one credential, or, with neither, all.
 

@@ -68,6 +68,9 @@ class TokenServer:
             account=name,
         )
 
+    async def revoke(self, tokens: TokenSet) -> bool:
+        return False
+
     async def refresh(self, held: TokenSet) -> TokenSet:
         assert held.account is not None
         self.asked.append(held.account)

@@ -99,8 +99,9 @@ class ServerStandIn:
             raise answer
         return answer
 
-    async def revoke(self, tokens: TokenSet) -> None:
+    async def revoke(self, tokens: TokenSet) -> bool:
         self.revoked.append(tokens)
+        return True
 
 
 class AccountsInMemory:

@@ -163,6 +163,9 @@ class _Standing:
         self._where = where
         self._says = says
 
+    async def revoke(self, tokens: TokenSet) -> bool:
+        return await self._server.revoke(tokens)
+
     async def refresh(self, held: TokenSet) -> TokenSet:
         if self._where == "after":
             await self._server.refresh(held)

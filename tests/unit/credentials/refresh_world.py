@@ -50,6 +50,7 @@ class StrictServer:
         self.entry = OAuthProvider(name="accounts")
         self.used: dict[str, int] = {}
         self.revoked: set[int] = set()
+        """Sign-ins that nothing is given for any more."""
         self.failing = False
         self.exchanged = asyncio.Event()
         """Set as an exchange is done, before it is answered."""
@@ -66,6 +67,15 @@ class StrictServer:
     def sign_in(self) -> TokenSet:
         self._sign_ins += 1
         return self._given(self._sign_ins, 0)
+
+    async def revoke(self, tokens: TokenSet) -> bool:
+        """RFC 7009 section 2.1: with a refresh token all goes that came of its sign-in."""
+        await asyncio.sleep(self.latency())
+        if self.failing:
+            raise CredentialUnavailable("the server answers 503")
+        assert tokens.refresh_token is not None
+        self.revoked.add(parsed(tokens.refresh_token.reveal())[0])
+        return True
 
     async def refresh(self, held: TokenSet) -> TokenSet:
         await asyncio.sleep(self.latency())

@@ -95,6 +95,21 @@ async def test_an_account_that_is_removed_during_an_exchange_is_gone(there: Worl
     await asyncio.sleep(2.0)
     assert await there.shared.store.get("claude", NAME) is None
     assert ["", ""] == [process.token for process in there.processes]
+    # What the exchange has given nobody keeps: the server was told.
+    assert {1} == there.server.revoked
+
+
+@logged("tokens of an account that was removed could not be revoked: the server answers 503")
+@world(2)
+async def test_tokens_that_nobody_keeps_and_the_server_does_not_take_are_told_of(there: World) -> None:
+    there.server.latency = lambda: 1.0
+    exchange = asyncio.ensure_future(there.processes[0].freshen(reject=True))
+    await there.server.exchanged.wait()
+    await there.processes[1].accounts.remove("claude", NAME, None)
+    there.server.failing = True
+    await exchange
+    await asyncio.sleep(2.0)
+    assert set() == there.server.revoked
 
 
 @logged("claude/main` needs a person to sign in again: the server says `invalid_grant`")

@@ -73,20 +73,21 @@ async def test_an_edit_says_which_version_it_has_seen(there: World) -> None:
 
 
 @world(2)
-async def test_a_write_is_told_with_its_version_and_what_serves_changes_its_serial(there: World) -> None:
+async def test_a_write_is_told_where_it_was_made_and_what_serves_changes_its_serial(there: World) -> None:
     one, other = (process.accounts for process in there.processes)
-    versions: list[int] = []
-    one.changed = versions.append
+    told: list[str] = []
+    one.changed = lambda: told.append("one")
+    other.changed = lambda: told.append("other")
     before = one.serial, other.serial
 
     await there.edit(0, "gpt-*")
-    await asyncio.sleep(0.01)
-    assert versions == [await other.sync()]
+    await other.sync()
+    assert ["one"] == told
     assert before[0] < one.serial
     assert before[1] < other.serial
     serial = one.serial
     await one.refresh("claude", NAME)
-    assert serial == one.serial
+    assert (["one", "one"], serial) == (told, one.serial)
 
 
 @world()

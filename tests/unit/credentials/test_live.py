@@ -43,6 +43,7 @@ class Source:
         self.takes_seconds = 1.0
         self.life_seconds = LIFE_SECONDS
         self.told: list[str] = []
+        self.renewals: list[str] = []
         self.live = LiveCredential(
             "openai", "main", kind, self, clock=self.clock, random=lambda: 0.0, flights=self.flights
         )
@@ -68,6 +69,9 @@ class Source:
             raise self.fault
         self.give(self.asked)
         return True
+
+    def renewed(self, live: LiveCredential) -> None:
+        self.renewals.append(live.secret.reveal())
 
     def refreshed(self, live: LiveCredential, *, exchanged: bool, recovers: bool) -> None:
         self.told.append("recovered" if recovers else "refreshed")
@@ -99,6 +103,15 @@ async def test_however_many_wait_one_asks() -> None:
 
 
 @live
+async def test_each_other_token_is_told_of_wherever_it_comes_from() -> None:
+    source = Source()
+    source.live.take(None)
+    assert [] == source.renewals
+    source.give(7)
+    await source.live.refresh()
+    assert ["token-7", "token-1"] == source.renewals
+
+
 async def test_who_leaves_takes_nothing_from_those_who_wait() -> None:
     source = Source()
     first = asyncio.ensure_future(source.live.freshen())

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from config.load import LoadedConfig
@@ -15,6 +16,7 @@ from gateway.build import load_and_build
 from gateway.control import Answered, RefreshAccounts
 from gateway.master_keys import MasterKeys
 from gateway.resources import Resources
+from routing.cooldown import Reason
 from tests.conftest import ExpectLog
 from tests.gateway_process import until
 from tests.planted import place_of_secrets, planted, planted_key
@@ -94,6 +96,18 @@ async def test_a_worker_that_is_told_reads_the_store(resources: Resources, tmp_p
         assert ["ada"] == [member.name for member in other.credentials.accounts.members("hub")]
     finally:
         await other.close()
+
+
+async def test_an_account_that_was_refused_serves_again_as_soon_as_it_has_signed_in(
+    resources: Resources, tmp_path: Path
+) -> None:
+    put_in_force(resources, tmp_path, OAUTH)
+    await sign_in(resources)
+    now = resources.clock.monotonic()
+    resources.cooldowns.cool_credential("hub", "ada", reason=Reason.CREDENTIAL_REFUSED, seconds=600, now=now)
+    anew = msgspec.structs.replace(TOKENS, access_token=Secret.literal(planted("anew"), "access token"))
+    await resources.credentials.accounts.signed_in("hub", "ada", "strict", anew, None, None)
+    assert not resources.cooldowns.credential_cooled("hub", "ada", now)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,27 @@ def test_a_provider_is_cleared_in_whole_or_in_part(
     }
 
 
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [
+        (Reason.CREDENTIAL_REFUSED, True),
+        (Reason.CREDENTIAL_NOT_READY, True),
+        (Reason.RATE_LIMITED, False),
+        (Reason.RETRY_AFTER, False),
+    ],
+)
+def test_a_credential_with_another_token_may_be_chosen_where_its_last_one_was_at_fault(
+    reason: Reason, ends: bool
+) -> None:
+    cooldowns = Cooldowns()
+    for provider, name in (("p", "a"), ("p", "b"), ("q", "a")):
+        cooldowns.cool_credential(provider, name, reason=reason, seconds=10, now=100)
+    cooldowns.renewed("p", "a")
+    cooldowns.renewed("p", "no such")
+    cooled = [(each.provider, each.credential) for each in cooldowns.current(101)]
+    assert [("p", "a")] * (not ends) + [("p", "b"), ("q", "a")] == cooled
+
+
 def test_names_that_clients_make_up_cannot_fill_the_memory() -> None:
     cooldowns = Cooldowns()
     for number in range(10_000):
