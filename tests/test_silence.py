@@ -196,7 +196,8 @@ def test_what_is_not_silent_fails(outcomes: dict[str, set[str]]) -> None:
 
 def test_a_find_in_what_the_session_left_fails_it_by_file_and_label(run_inner: Run) -> None:
     run = run_inner("-k", "though_the_session_does_not")
-    assert (1, "") == (run.returncode, run.stderr)
+    # By no status that tests fail with: those may be run again.
+    assert (pytest.ExitCode.INTERNAL_ERROR, "") == (run.returncode, run.stderr)
     assert "1 passed" in run.stdout
     _, _, told = run.stdout.partition("planted secrets in what the session left")
     (find,) = told.splitlines()[1:]
