@@ -78,17 +78,23 @@ class ProviderLife:
         """See :class:`ProviderService`, as for all that follow."""
         provider = self._provider(name)
         watched = self._health.of(name)
+        # One for all of them: what came at one moment is told as one.
+        offset = self._resources.clock.time() - self._resources.clock.monotonic()
+
+        def moment(at: float | None) -> datetime | None:
+            return None if at is None else moment_of(offset + at)
+
         return ProviderHealth(
             name=name,
             type=provider.type,
             state=_STATES[watched.up],
-            since=self._moment(watched.since),
-            last_success_at=self._moment(watched.succeeded_at),
-            last_failure_at=self._moment(watched.failed_at),
+            since=moment(watched.since),
+            last_success_at=moment(watched.succeeded_at),
+            last_failure_at=moment(watched.failed_at),
             last_error_code=watched.error_code,
             consecutive_failures=watched.failures,
             probe_latency_seconds=None if watched.latency is None else round(watched.latency, 6),
-            next_probe_at=self._moment(watched.due_at),
+            next_probe_at=moment(watched.due_at),
         )
 
     async def test(self, name: str, model: str | None = None) -> ProbeResult:
@@ -210,13 +216,6 @@ class ProviderLife:
             stored=listing.stored,
             error=None if listing.error is None else _error(listing.error),
         )
-
-    def _moment(self, at: float | None) -> datetime | None:
-        """The time at a reading of the monotonic clock."""
-        if at is None:
-            return None
-        clock = self._resources.clock
-        return moment_of(clock.time() - clock.monotonic() + at)
 
 
 def listed_models(generation: Generation, lists: Mapping[str, tuple[Seen, ...]]) -> tuple[ListedModel, ...]:

@@ -13,6 +13,7 @@ from core.errors import (
     UpgradeRefused,
     UpstreamAnswered,
 )
+from core.retry_after import retry_after_date
 from proxy.dialects.base import Dialect
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -32,6 +33,9 @@ def refusal_of(error: GatewayError, dialect: Dialect) -> Refusal:
     if error.retry_after_seconds is not None:
         # RFC 9110 section 10.2.3: whole seconds; to ask a little later is safe, earlier is not.
         headers.append(("retry-after", str(math.ceil(error.retry_after_seconds))))
+    elif isinstance(error, UpstreamAnswered) and (date := retry_after_date(error.headers.get("retry-after"))):
+        # The provider named a time without saying (`Date`) what time it has: the client can read it as well as we.
+        headers.append(("retry-after", date))
     match error:
         case MethodNotAllowed():
             headers.append(("allow", ", ".join(error.allowed)))

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -27,6 +28,16 @@ from tests import planted, servers
 
 # A `./sluice` that a test starts runs in the environment of the tests, as it is.
 os.environ["SLUICE_VENV"] = sys.prefix
+
+# How long an example takes is the machine's affair, which may be slow, or at other work for seconds. In CI the examples are
+# always the same, so that a change is judged by itself; elsewhere there are others each time.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 _ROOT = Path(__file__).resolve().parent.parent
 _BEGAN = time.time()

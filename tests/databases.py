@@ -9,7 +9,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.planted import planted, search_files
+from tests.ports import free_port
 
 KINDS = ("sqlite", "postgresql")
 USER = "sluice"
 PASSWORD = planted("postgresql")
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0
 _TRIES = 5
 # Nothing here outlives the machine: what PostgreSQL does for that only takes time.
 _SETTINGS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=50", "autovacuum=off")
@@ -65,7 +65,7 @@ class PostgreSQL:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         for _ in range(_TRIES):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             if self._started(port):
                 self.port = port
                 return
@@ -192,9 +192,3 @@ def _who() -> dict[str, Any]:
         return {}
     user, group = _nobody()
     return {"user": user, "group": group, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -373,7 +373,7 @@ def request(
 
 
 async def until(ready: Callable[[], object]) -> None:
-    """Give way to others until ``ready()``; fails after 5 s."""
-    async with asyncio.timeout(5):
+    """Give way to others until ``ready()``; fails after 60 s."""
+    async with asyncio.timeout(60):
         while not ready():
             await asyncio.sleep(0.001)

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from core.tasks import Tasks
+from tests.ports import free_port as free_port  # noqa: PLC0414  for a provider that comes and goes
 
 _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
 
@@ -171,12 +171,6 @@ class Provider:
             pass  # The other side has gone: its right.
         finally:
             writer.close()
-
-
-def free_port() -> int:
-    """A port for a provider that comes and goes, while one gateway serves several tests."""
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        return int(reserved.getsockname()[1])
 
 
 @asynccontextmanager

@@ -5,13 +5,23 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from core.headers import Headers
 from core.tasks import Tasks
+from tests.clock_by_hand import ClockByHand
+from transport.clock import LazyTimer
 from transport.messages import STRAIGHT, Clocks, ConnectionOptions, UpstreamRequest, UpstreamResponse
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 ANSWER = OK + b"content-length: 2\r\n\r\nok"
+
+AT_ONCE_SECONDS = 20.0
+"""What does not wait for anything is over within it, on any machine. What waits by mistake takes longer: TLS's farewell 30 s
+(``ssl_shutdown_timeout``), the clocks of :func:`post` 60 s."""
+CLOCKS = Clocks(60, 60, 60)
+"""They run out for nobody but who waits without end."""
 
 
 class Line:
@@ -60,6 +70,10 @@ class Server:
     @property
     def base(self) -> str:
         return f"{self.scheme}://localhost:{self.port}"
+
+    async def left(self) -> None:
+        """Until a connection has ended: at once."""
+        await asyncio.wait_for(self.gone.wait(), AT_ONCE_SECONDS)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -121,7 +135,7 @@ def post(
     clocks: Clocks | None = None,
     options: ConnectionOptions = STRAIGHT,
 ) -> UpstreamRequest:
-    return UpstreamRequest(method, url, Headers(headers), body, length, clocks or Clocks(5, 5, 5), options)
+    return UpstreamRequest(method, url, Headers(headers), body, length, clocks or CLOCKS, options)
 
 
 async def body_of(answer: UpstreamResponse) -> bytes:
@@ -147,3 +161,25 @@ class Taker:
     async def ready(self) -> None:
         self.waits += 1
         await self.room.wait()
+
+
+def clock_by_hand(monkeypatch: pytest.MonkeyPatch) -> ClockByHand:
+    """What the clocks of connections to providers go by (first byte, idle, keep-alive), those that are made from now on: no
+    machine is too slow for them. The connect clock is none of them."""
+    clock = ClockByHand()
+
+    def timer(_loop: object, expired: Callable[[], None]) -> LazyTimer:
+        return LazyTimer(clock, expired)  # type: ignore[arg-type]  # as much of a loop as a timer needs
+
+    monkeypatch.setattr("transport.provider_connection.LazyTimer", timer)
+    return clock
+
+
+async def settled(value: Callable[[], int]) -> int:
+    """``value()`` once it has stopped growing: for thirty turns of the event loop that had time for whatever there was."""
+    seen, same = value(), 0
+    while same < 30:
+        await asyncio.sleep(0.01)
+        same = same + 1 if value() == seen else 0
+        seen = value()
+    return seen

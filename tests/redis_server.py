@@ -6,7 +6,6 @@
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from redis.retry import Retry
 
 from tests import servers
 from tests.planted import planted, search_files
+from tests.ports import free_port
 
 PASSWORD = planted("redis")
 PAUSED_CLOCK = "local now = tonumber(redis.call('GET', '{sluice}:test:now'))\n"
@@ -29,7 +29,7 @@ PROGRAMS = ("redis-server", "valkey-server")
 PACKAGE = "redis-server"
 # Where there is this program, a server ends with the tests even when they are killed.
 _ENDING = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 _TRIES = 5
 _PLACE = servers.ROOT / ".cache/redis"
 
@@ -66,7 +66,7 @@ class Redis:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         for _ in range(_TRIES):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             if self._started(port):
                 self.port = port
                 return
@@ -156,12 +156,6 @@ def redis(*, keeps: bool = False) -> Iterator[Redis]:
             server.search()
         finally:
             server.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ PROVIDER = Provider(name="strict", type="openai", oauth="strict")
 NAME = "main"
 OAUTH = "strict"
 AHEAD_SECONDS = 0.2
-_PATIENCE_SECONDS = 45.0
+_PATIENCE_SECONDS = 90.0
+_LOCK_SECONDS = 60.0
+_JUMP_AFTER_SECONDS = 0.3
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -55,7 +57,6 @@ class Settings(msgspec.Struct, kw_only=True):
     directory: str = ""
     key: str
     """The master key, in base64."""
-    lock_seconds: float = 60.0
 
 
 class Order(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -67,8 +68,10 @@ class Order(msgspec.Struct, kw_only=True, omit_defaults=True):
     """So many ask for a token at once."""
     until_not: str = ""
     """They ask again and again until another token serves than the one of this digest."""
-    reject: bool = False
-    """Their provider has answered 401 to the token that there is."""
+    reject: str = ""
+    """Their provider has answered 401 to the token of this digest."""
+    locks_run_out: bool = False
+    """While they ask, by the clock of the one that is told so, all locks run out that others have taken before."""
     stand_still: str | None = None
     """From now on: `before` or `after` an exchange, for ever."""
 
@@ -86,6 +89,23 @@ class Answer(msgspec.Struct, kw_only=True):
     """Names of events since the last answer."""
 
 
+class _Clock:
+    """The system's, or one that is ahead of it."""
+
+    def __init__(self) -> None:
+        self._system = SystemClock()
+        self._ahead_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self._system.monotonic()
+
+    def time(self) -> float:
+        return self._system.time() + self._ahead_seconds
+
+    def jump(self, seconds: float) -> None:
+        self._ahead_seconds += seconds
+
+
 class Part:
     """What each of them, and the test, has of the gateway."""
 
@@ -93,6 +113,7 @@ class Part:
         self._settings = settings
         self._database: Database | None = None
         self._client = HttpClient()
+        self.clock = _Clock()
         self._opened: AccountStore | None = None
         self.told: list[str] = []
         self.background = Tasks()
@@ -103,17 +124,17 @@ class Part:
             None,
             self._client,
             STRAIGHT,
-            SystemClock(),
+            self.clock,
             lambda: "http://127.0.0.1:8080/oauth/callback",
         )
         self.sealer = RecordSealer(self._keys)
         self.accounts = Accounts(
             store=self.store,
             sealer=self.sealer,
-            clock=SystemClock(),
+            clock=self.clock,
             random=random.random,
             tell=self._note,
-            lock_seconds=settings.lock_seconds,
+            lock_seconds=_LOCK_SECONDS,
         )
 
     async def start(self) -> None:
@@ -135,15 +156,15 @@ class Part:
             settings = self._settings
             self._opened = await open_store(
                 settings.store,
-                clock=SystemClock(),
+                clock=self.clock,
                 directory=Path(settings.directory),
-                redis=Redis(url=Secret.literal(settings.url) if settings.url else None, timeout_seconds=10.0),
+                redis=Redis(url=Secret.literal(settings.url) if settings.url else None, timeout_seconds=60.0),
                 cells=self._cells,
             )
         return self._opened
 
     async def _cells(self) -> AccountCells:
-        self._database = Database(self._settings.url, SystemClock())
+        self._database = Database(self._settings.url, self.clock)
         return AccountCells(self._database)
 
     async def _keys(self) -> KeyRing:
@@ -246,6 +267,8 @@ async def _serve(path: str) -> None:
 
             standing = _Standing(part.server, order.stand_still, says)
             part.accounts.follow([PROVIDER], {}, {OAUTH: standing}, AHEAD_SECONDS)
+        if order.locks_run_out:
+            asyncio.get_running_loop().call_later(_JUMP_AFTER_SECONDS, part.clock.jump, 2 * _LOCK_SECONDS)
         outcomes = await asyncio.gather(*(_requests(part, order, _token(part)) for _ in range(order.requests)))
         answer.faults = tuple(filter(None, outcomes))
         answer.token = digest(_token(part))
@@ -262,7 +285,8 @@ async def _requests(part: Part, order: Order, token: str) -> str:
         try:
             for member in part.accounts.members(PROVIDER.name):
                 assert member.live is not None
-                await member.live.freshen(token if order.reject else None)
+                # Another token may have come before the order did.
+                await member.live.freshen(token if order.reject == digest(token) else None)
         except (CredentialFault, StoreFault) as fault:
             return f"{type(fault).__name__}: {fault}"
         if digest(_token(part)) != order.until_not:

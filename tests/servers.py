@@ -22,8 +22,8 @@ _NODE_PROJECT = ROOT / "tests/node"
 OAUTH_PROJECT = ROOT / "tests/oauth"
 _NODE_FILES = ("package.json", "package-lock.json", ".npmrc")
 _CACHE = ROOT / ".cache"
-_START_SECONDS = 20.0
-_STOP_SECONDS = 5.0
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 LOAD_TOOLS = {"h2load": "nghttp2-client", "wrk": "wrk"}

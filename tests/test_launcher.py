@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Each makes environments, some seconds apiece: more on a machine that is busy.
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 _PROGRAM = """
 import sys, tiny
@@ -62,7 +62,7 @@ class Tree:
     ) -> tuple[int, str, str]:
         """Exit status, standard output, standard error."""
         process = self.start(*arguments, cwd=cwd, environment=environment)
-        output, errors = process.communicate(timeout=50)
+        output, errors = process.communicate(timeout=200)
         return process.returncode, output, errors
 
 
@@ -88,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A tree whose environment was made by two starts at the same time."""
     tree = Tree(tmp_path_factory.mktemp("tree") / "with space")
     first, second = tree.start("0"), tree.start("0")
-    ends = [(*process.communicate(timeout=50), process.returncode) for process in (first, second)]
+    ends = [(*process.communicate(timeout=200), process.returncode) for process in (first, second)]
     assert ["tiny 1.0 ['0']\n"] * 2 == [output for output, _, _ in ends]
     assert [0, 0] == [status for _, _, status in ends]
     # Whether the second had to wait is a matter of luck; that only one installed is not.

@@ -12,6 +12,7 @@ end with it; and no policy but the one that the test gives lets a token read a s
 
 import itertools
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,8 @@ class VaultStandIn:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._advanced = 0.0
-        self.api = VaultApi(lambda: time.time() + self._advanced)
+        self._stands_at: float | None = None
+        self.api = VaultApi(lambda: (time.time() if self._stands_at is None else self._stands_at) + self._advanced)
         self.port = 0
         self.requests: list[Seen] = []
         """What was asked, in the order of the answers."""
@@ -47,6 +49,7 @@ class VaultStandIn:
         """Requests that have come and are not answered yet, about."""
         self._tls = tls
         self._server: Server | None = None
+        self._held_port: socket.socket | None = None
         self._failures: list[_Failure] = []
         self._delays: dict[str, float] = {}
         self._trickle = 0.0
@@ -70,7 +73,10 @@ class VaultStandIn:
     def start(self) -> None:
         """Serve, on the same port as before."""
         assert self._server is None, "it serves already"
-        self._server = Server(self, self.port, self._tls)
+        try:
+            self._server = Server(self, self.port, self._tls)
+        finally:
+            self.release_port()
         self.port = self._server.server_address[1]
         self._server.begin()
 
@@ -83,8 +89,18 @@ class VaultStandIn:
         server, self._server = self._server, None
         if server is not None:
             server.end()
+            # Bound and never listened on: connections are refused, and nobody else is given the port meanwhile.
+            self._held_port = socket.socket()
+            self._held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held_port.bind(("127.0.0.1", self.port))
             if server.faults:
                 raise server.faults[0]
+
+    def release_port(self) -> None:
+        """Give up the port that is held while it does not serve."""
+        if self._held_port is not None:
+            self._held_port.close()
+            self._held_port = None
 
     # What it holds
 
@@ -215,6 +231,11 @@ class VaultStandIn:
         """Put its clock forward."""
         with self.api.lock:
             self._advanced += seconds
+
+    def stand_still(self) -> None:
+        """From now on its clock goes on by :meth:`advance` alone."""
+        with self.api.lock:
+            self._stands_at = time.time()
 
     def expire_token(self, token: str | None = None) -> None:
         """End a token and its leases, as its time or somebody's `revoke` does; None: all but the root token."""
@@ -356,4 +377,7 @@ def vault_stand_in(tls: ssl.SSLContext | None = None) -> Iterator[VaultStandIn]:
     try:
         yield vault
     finally:
-        vault.stop()
+        try:
+            vault.stop()
+        finally:
+            vault.release_port()

@@ -81,7 +81,7 @@ class Door(HTTPServerConnectionDelegate):
 
     async def request(self, number: int = 0) -> Request:
         """The request of that number, once its head is there."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.requests) <= number:
                 await asyncio.sleep(0.001)
         await self.requests[number].arrived.wait()
@@ -107,7 +107,7 @@ class Client:
 
     async def answer(self, *, head_only: bool = False) -> Answer:
         """The next answer, read by its framing; a body without any is read to the end of the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             raw = await self.reader.readuntil(b"\r\n\r\n")
             line, _, rest = raw.decode("latin-1").partition("\r\n")
             headers = HTTPHeaders.parse(rest)
@@ -127,7 +127,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """What comes until the server closes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.read()
 
     async def lost(self) -> None:
@@ -180,7 +180,7 @@ class Wire:
         return await client.answer()
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.002)
 

@@ -108,7 +108,7 @@ def edit_errors() -> Iterator[None]:
 def _of_body(code: ManagementCode, error: BodyFaults) -> ManagementError:
     first = error.faults[0]
     path = render_path(first.path)
-    return ManagementError(code, f"`{path}`: {first.message}.", param=path, faults=error.faults)
+    return ManagementError(code, f"`{path}`: {_ended(first.message)}", param=path, faults=error.faults)
 
 
 def _of_entry(code: ManagementCode, error: EditRefused) -> ManagementError:
@@ -120,4 +120,8 @@ def _sentence(said: Exception | str) -> str:
     text = str(said)
     # A path stays as it is written.
     start = text[:1].upper() if text.partition(" ")[0].isalpha() else text[:1]
-    return f"{start}{text[1:]}{'' if text.endswith('.') else '.'}"
+    return _ended(f"{start}{text[1:]}")
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."

@@ -148,7 +148,7 @@ def _heard(answer: Answer, asked: Asked) -> Heard:
 
 async def _first_events(client: Client) -> Heard:
     """A stream as far as it comes before the client has enough of it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await client.answer(head_only=True)
         data = b""
         while data.count(b"data: ") < LEFT_AFTER or not data.endswith(b"\r\n"):

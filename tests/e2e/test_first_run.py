@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway_process import Gateway, _await_ready, command, document, environment, gateway, run_cli, until
+from tests.gateway_process import (
+    Gateway,
+    _await_ready,
+    command,
+    document,
+    environment,
+    gateway,
+    put_text,
+    run_cli,
+    until,
+)
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
@@ -30,7 +40,7 @@ def paste(text: str, environment: dict[str, str] | None = None) -> subprocess.Co
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=True,
     )
 
@@ -69,7 +79,7 @@ async def test_a_first_start_writes_a_config_and_shows_its_token_once(tmp_path: 
         assert token[1] not in config.read_text()
         assert token[1] not in running.err
         # And it can be edited live, as its own comments say.
-        config.write_text(config.read_text().replace("to: echo/echo-small", "to: echo/echo-large"))
+        put_text(config, config.read_text().replace("to: echo/echo-small", "to: echo/echo-large"))
         await until(lambda: "echo/echo-large" == target_of(running, token[1]))
     assert 0 == run_cli("check", cwd=tmp_path)[0]
 
@@ -162,7 +172,9 @@ def test_a_gateway_whose_output_is_closed_serves_and_ends_in_order(tmp_path: Pat
         process.kill()
         process.wait()
     events = [str(record["event"]) for record in running.log()]
-    assert ["stopping: 0 requests in flight have up to 30 s", "stopped"] == events[-2:]
+    # The last of them may still be at its end.
+    assert re.fullmatch("stopping: [01] requests in flight have up to 30 s", events[-2])
+    assert "stopped" == events[-1]
 
 
 def test_a_banner_that_nobody_reads_starts_nothing(tmp_path: Path) -> None:
@@ -172,7 +184,7 @@ def test_a_banner_that_nobody_reads_starts_nothing(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=True,
     )
     assert "Traceback" not in run.stderr

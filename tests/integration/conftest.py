@@ -56,7 +56,7 @@ def start_shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """A client that presents the tests' token and neither retries nor decompresses."""
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=120)
     headers = {"authorization": f"Bearer {TOKEN}"}
     connector = aiohttp.TCPConnector(force_close=True)
     traces = [_searched_answers()]
@@ -163,4 +163,6 @@ def vault() -> Iterator[PreparedVault]:
             yield server
         return
     with vault_stand_in() as behind, prepared(behind.address, behind.root_token) as server:
+        # What a real server must be waited for.
+        server.advance = behind.advance  # type: ignore[method-assign]
         yield server

@@ -16,7 +16,7 @@ from credentials.errors import RecordDamaged, RecordUnknown, StoreConflict, Stor
 from credentials.records import AccountRecord, AccountSettings, AccountStore, Lock
 from credentials.rekeying import rekey_accounts
 from credentials.sealer import RecordSealer
-from credentials.stores import cells
+from credentials.stores import cells, file
 from credentials.stores.cells import LOGIN_KEPT
 from credentials.tokens import TokenSet
 from tests import redis_server
@@ -47,8 +47,15 @@ def redis() -> Iterator[redis_server.Redis]:
 
 @pytest.fixture(params=["memory", "file", "sqlite", "postgresql", "redis"])
 async def place(
-    request: pytest.FixtureRequest, clock: ManualClock, tmp_path: Path, new_url: NewUrl, new_database: NewDatabase
+    request: pytest.FixtureRequest,
+    clock: ManualClock,
+    tmp_path: Path,
+    new_url: NewUrl,
+    new_database: NewDatabase,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Place]:
+    # The disk may be as slow as it likes.
+    monkeypatch.setattr(file, "_LOCK_TRIES", 100_000)
     made: Place
     match request.param:
         case "memory":

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway_process import ADMIN_KEY, Answer, Gateway, document, gateway, until
+from tests.gateway_process import ADMIN_KEY, Answer, Gateway, document, gateway, put_text, until
 
 CONFIG = """
 include: [conf.d/*.yaml]
@@ -41,7 +41,7 @@ def running(place: Path, workers: int = 1, *, again: bool = False) -> Iterator[G
 
 
 def _await_workers(found: Gateway, workers: int) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while workers > 1 and found.err.count("listening on") < workers + 1:
         assert time.monotonic() < deadline, found.err
         time.sleep(0.02)
@@ -75,6 +75,7 @@ class Traces:
 
     def __init__(self, found: Gateway) -> None:
         self._found = found
+        found.settle()
         self._revisions = self._list("/config/revisions")
         self._entries = self._list("/audit")
         self._taken_back = found.err.count("is taken back")
@@ -141,32 +142,33 @@ def test_of_edits_at_the_same_time_each_is_made_once_or_refused(edited: Gateway,
     assert 20 == statuses.count(200)
     assert len(statuses) >= 20 + 19
     # What other workers and the watch see of them adds none.
+    edited.settle()
     time.sleep(2.2)
     assert ["api"] * 20 == traces.triggers
     assert 0 == traces.audited("config.apply")
 
 
 def test_an_edit_is_in_force_on_all_workers_when_it_is_answered(edited: Gateway) -> None:
-    watched = edited.metric("sluice_config_reloads_total", trigger="watch")
+    tried = edited.metric("sluice_config_reloads_total")
     for number in range(6):
         answer = patch(edited, aimed(f"echo/number-{number}"))
         assert 200 == answer.status, answer
         assert {f"echo/number-{number}"} == targets(edited)
-    # Nor is one built a second time where the watch sees it.
+    # Nor is one built a second time where the watch sees it, which may be the first to see it.
     time.sleep(0.8)
-    assert watched == edited.metric("sluice_config_reloads_total", trigger="watch")
+    assert 6 * max(1, len(edited.workers())) == edited.metric("sluice_config_reloads_total") - tried
 
 
 def test_a_reload_is_in_force_on_all_workers_when_it_is_answered(edited: Gateway) -> None:
     for number in range(4):
-        edited.config.write_text(edited.config.read_text().replace("echo/", f"echo/{number}"))
+        put_text(edited.config, edited.config.read_text().replace("echo/", f"echo/{number}"))
         assert 200 == manage(edited, "POST", "/config/reload").status
         assert {f"echo/{''.join(map(str, range(number, -1, -1)))}first"} == targets(edited)
 
 
 async def test_an_edit_by_hand_is_kept_and_audited_once(edited: Gateway, traces: Traces) -> None:
-    edited.config.write_text(edited.config.read_text() + "# by hand\n")
-    await until(lambda: traces.audited("config.apply"))
+    put_text(edited.config, edited.config.read_text() + "# by hand\n")
+    await until(lambda: traces.audited("config.apply") and traces.triggers)
     await asyncio.sleep(0.3)
     assert (1, ["watch"]) == (traces.audited("config.apply"), traces.triggers)
 
@@ -217,13 +219,14 @@ async def test_workers_that_are_killed_while_they_write_leave_no_half_edit(tmp_p
             for number, worker in enumerate(workers):
                 await asyncio.sleep(0.02)
                 os.kill(worker, signal.SIGKILL)
-                await until(lambda: found.err.count("listening on") == 4 + number, 10)  # noqa: B023  awaited here
+                await until(lambda: found.err.count("listening on") == 4 + number)  # noqa: B023  awaited here
             count = len(statuses)
             await until(lambda: len(statuses) >= count + 2)
-        assert {200} == set(statuses)
+        # 202: one that starts has not told in time that it has the edit.
+        assert {200} <= set(statuses) <= {200, 202}
         first, second = marks(tmp_path)
         assert first == second
-        assert {f"echo/{first[0]}"} == targets(found)
+        await until(lambda: {f"echo/{first[0]}"} == targets(found))
 
 
 async def test_a_gateway_that_is_killed_while_it_writes_finds_a_whole_document(tmp_path: Path) -> None:
@@ -251,15 +254,29 @@ def apply(found: Gateway, members: dict[str, Any], seconds: float) -> Answer:
     return patch(found, members, path=f"/config/apply?confirm_within_seconds={seconds}")
 
 
+def confirmation(place: Path) -> Path:
+    """The file of what waits to be confirmed."""
+    return place / ".config.yaml.confirm"
+
+
+def let_time_pass(place: Path) -> None:
+    """Until that what waits should have been confirmed: it says itself when that is."""
+    waiting = json.loads(confirmation(place).read_bytes())
+    put_text(confirmation(place), json.dumps({**waiting, "deadline": time.time()}))
+
+
 async def test_an_edit_that_nobody_confirms_is_taken_back_everywhere(edited: Gateway, traces: Traces) -> None:
-    before = edited.config.read_text()
-    answer = apply(edited, aimed("echo/second"), 1.5)
+    before, began = edited.config.read_text(), time.time()
+    answer = apply(edited, aimed("echo/second"), 300.0)
     assert 200 == answer.status
+    deadline = json.loads(confirmation(edited.config.parent).read_bytes())["deadline"]
+    assert began + 300 <= deadline <= time.time() + 300
     assert {"echo/second"} == await asyncio.to_thread(targets, edited)
     assert 409 == patch(edited, aimed("echo/third")).status
     # Whichever worker is asked.
     shown = {manage(edited, "GET", "/config/pending").json()["pending"]["revision"] for _ in range(8)}
     assert {answer.json()["revision"]} == shown
+    let_time_pass(edited.config.parent)
     await until(lambda: edited.config.read_text() == before)
     await until(lambda: targets(edited) == {"echo/first"})
     await until(lambda: traces.audited("config.rollback") == 1)
@@ -269,10 +286,16 @@ async def test_an_edit_that_nobody_confirms_is_taken_back_everywhere(edited: Gat
 
 
 async def test_an_edit_that_is_confirmed_stays_everywhere(edited: Gateway) -> None:
-    revision = apply(edited, aimed("echo/second"), 1.0).json()["revision"]
-    assert 204 == manage(edited, "POST", "/config/confirm", {"revision": revision}).status
+    for seconds in (1.0, 5.0, 25.0):
+        revision = apply(edited, aimed("echo/second"), seconds).json()["revision"]
+        status = manage(edited, "POST", "/config/confirm", {"revision": revision}).status
+        if status == 204:
+            break
+        # This machine was too slow, or stood still: it is taken back by now, or will be.
+        await until(lambda: targets(edited) == {"echo/first"})
+    assert 204 == status
     assert {None} == {manage(edited, "GET", "/config/pending").json()["pending"] for _ in range(8)}
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(seconds + 0.2)
     assert {"echo/second"} == await asyncio.to_thread(targets, edited)
     assert 409 == manage(edited, "POST", "/config/rollback").status
 
@@ -281,6 +304,7 @@ async def test_an_edit_is_taken_back_when_somebody_asks(edited: Gateway, traces:
     apply(edited, aimed("echo/second"), 60.0)
     assert 200 == manage(edited, "POST", "/config/rollback").status
     assert {"echo/first"} == await asyncio.to_thread(targets, edited)
+    edited.settle()
     assert 1 == traces.audited("config.rollback")
 
 
@@ -294,15 +318,14 @@ async def test_an_edit_that_lets_requests_fail_is_taken_back_at_once(edited: Gat
 
 async def test_an_edit_of_a_gateway_that_has_crashed_is_taken_back_by_the_next(tmp_path: Path) -> None:
     with running(tmp_path) as found:
-        assert 200 == apply(found, aimed("echo/second"), 1.0).status
-        waiting = json.loads((tmp_path / ".config.yaml.confirm").read_bytes())
-        assert 0o600 == (tmp_path / ".config.yaml.confirm").stat().st_mode & 0o777
+        assert 200 == apply(found, aimed("echo/second"), 300.0).status
+        assert 0o600 == confirmation(tmp_path).stat().st_mode & 0o777
         found.process.kill()
         found.process.wait()
         found.abandon()
-    await asyncio.sleep(max(waiting["deadline"] - time.time(), 0))
+    let_time_pass(tmp_path)
     with running(tmp_path, again=True) as found:
         found.expect_log("is taken back, nobody has confirmed it in time")
         assert {"echo/first"} == await asyncio.to_thread(targets, found)
         await until(lambda: "config.rollback" in manage(found, "GET", "/audit").body.decode())
-    assert not (tmp_path / ".config.yaml.confirm").exists()
+    assert not confirmation(tmp_path).exists()

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 from urllib.parse import quote
 
-from tests.gateway_process import ADMIN_KEY, Answer, Gateway, until
+from tests.gateway_process import ADMIN_KEY, Answer, Gateway, put_text, until
 from tests.integration.conftest import StartGateway
 from tests.oauth_server import browser, oauth_server
 from tests.planted import planted
@@ -171,12 +171,13 @@ def _guarded(gateway: Gateway, *, held: bool) -> None:
         return
     # Nobody has signed in yet.
     assert [200, 412] == [each.status for each in elsewhere]
+    gateway.settle()
     first = api(gateway, "GET", "/config/revisions").json()["data"][-1]["id"]
     etag = api(gateway, "GET", "/config").headers["etag"]
     etag = api(gateway, "PATCH", "/providers/filed", {"credentials": []}, If_Match=etag).headers["etag"]
     brought_back = api(gateway, "POST", f"/config/revisions/{quote(first)}/restore", If_Match=etag)
     assert (403, "provider_error-command_in_file_only") == (brought_back.status, brought_back.code)
-    gateway.config.write_text(original)
+    put_text(gateway.config, original)
     assert 200 == api(gateway, "POST", "/config/reload").status
 
 

@@ -75,6 +75,7 @@ def test_a_document_comes_as_it_is_and_goes_back(ctl: Ctl, running: Gateway, tmp
     assert "faster" in running.config.read_text()
     copy.write_text(out)
     assert 0 == ctl("config", "replace-document", "--body", str(copy), "--json")[0]
+    running.settle()
     assert 1 == len(ctl("revisions", "list", "--limit", "1", "--json")[1].split('"id"')) - 1
 
 

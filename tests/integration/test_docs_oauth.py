@@ -186,7 +186,7 @@ async def test_the_commands_work_and_answer_as_printed(
         # As a terminal shows both.
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=50,
+        timeout=180,
         check=False,
     )
     outputs = run.stdout.split(f"{MARK}\n")

@@ -51,7 +51,7 @@ async def test_the_commands_work_as_printed_and_show_no_secret(tmp_path: Path) -
                 env=environment(extra),
                 capture_output=True,
                 text=True,
-                timeout=50,
+                timeout=180,
                 check=False,
             )
     assert 0 == run.returncode, run.stdout + run.stderr

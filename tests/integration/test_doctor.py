@@ -8,7 +8,6 @@ import pytest
 
 from tests.authority import Authority
 from tests.doctor import (
-    ECHO,
     KEYS,
     MASTER_KEY,
     before,
@@ -24,8 +23,18 @@ from tests.doctor import (
 from tests.gateway_process import TOKEN
 from tests.integration.conftest import StartGateway
 from tests.planted import place_of_secrets
-from tests.provider import free_port, provider
+from tests.ports import free_port
+from tests.provider import provider
 from tests.vault_stand_in import VaultStandIn, vault_stand_in
+
+QUICK_SECONDS = 0.005
+"""Between events that a proxy holds back: it makes no difference to these."""
+SLOW_SECONDS = 0.05
+"""Between events that come one by one: more than a busy machine lets them come together by."""
+
+
+def echo(interval_seconds: float) -> str:
+    return f"providers: [{{name: echo, type: echo, options: {{interval_seconds: {interval_seconds}}}}}]"
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def vault() -> Iterator[VaultStandIn]:
 async def test_ten_planted_faults_are_named_each_with_its_mend(
     tmp_path: Path, start_gateway: StartGateway, vault: VaultStandIn
 ) -> None:
-    running = await asyncio.to_thread(start_gateway, ECHO)
+    running = await asyncio.to_thread(start_gateway, echo(QUICK_SECONDS))
     vault.put("secret/team/denied", api_key=KEYS["denied"])
     login = vault.approle(vault.policy({"secret/data/other/*": ["read"]}))
     key_file = place_of_secrets(tmp_path / "provider.key")
@@ -63,7 +72,7 @@ async def test_ten_planted_faults_are_named_each_with_its_mend(
                     address: {vault.address}
                     auth: {{method: approle, role_id: {login.role_id}, secret_id: "${{file:secret-id}}"}}
                 providers:
-                  - {{name: echo, type: echo}}
+                  - {{name: echo, type: echo, options: {{interval_seconds: {QUICK_SECONDS}}}}}
                   - name: refusing
                     type: openai-compatible
                     base_url: http://127.0.0.1:{refusing.port}/v1
@@ -125,7 +134,7 @@ async def test_ten_planted_faults_are_named_each_with_its_mend(
 async def test_a_good_document_has_no_fault(
     tmp_path: Path, start_gateway: StartGateway, vault: VaultStandIn, listening: str
 ) -> None:
-    running = await asyncio.to_thread(start_gateway, ECHO)
+    running = await asyncio.to_thread(start_gateway, echo(SLOW_SECONDS))
     vault.put("secret/team/provider", api_key=KEYS["vault"])
     login = vault.approle(vault.policy({"secret/data/team/*": ["read"]}))
     files = {"provider.key": KEYS["file-key"], "secret-id": login.secret_id}
@@ -152,7 +161,7 @@ async def test_a_good_document_has_no_fault(
                 address: {vault.address}
                 auth: {{method: approle, role_id: {login.role_id}, secret_id: "${{file:secret-id}}"}}
             providers:
-              - {{name: echo, type: echo}}
+              - {{name: echo, type: echo, options: {{interval_seconds: {SLOW_SECONDS}}}}}
               - name: plain
                 type: openai-compatible
                 base_url: http://127.0.0.1:{plain.port}/v1

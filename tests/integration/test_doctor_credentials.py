@@ -1,17 +1,28 @@
 """What ``./sluice doctor`` tells of credentials whose tokens it has to get first."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.doctor import KEYS, doctor, vendor, write
 from tests.planted import place_of_secrets, planted
-from tests.provider import free_port, provider
+from tests.ports import closed_port
+from tests.provider import provider
 from tests.rsa_keys import rsa_key, service_key
 
 
-async def test_credentials_whose_tokens_end_are_tried_with_a_token(tmp_path: Path) -> None:
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port where nobody is at home."""
+    with closed_port() as port:
+        yield port
+
+
+async def test_credentials_whose_tokens_end_are_tried_with_a_token(tmp_path: Path, nobody: int) -> None:
     key = place_of_secrets(tmp_path / "key.json")
-    key.write_text(service_key(rsa_key(), f"http://127.0.0.1:{free_port()}/token"))
+    key.write_text(service_key(rsa_key(), f"http://127.0.0.1:{nobody}/token"))
     key.chmod(0o600)
     async with provider(vendor(0, KEYS["env"])) as server:
         path = write(
@@ -20,7 +31,7 @@ async def test_credentials_whose_tokens_end_are_tried_with_a_token(tmp_path: Pat
 server: {{listen: "127.0.0.1:0", max_connections: 9}}
 oauth:
   providers:
-    - {{name: company, token_endpoint: "http://127.0.0.1:{free_port()}/token", client_id: here, client_secret: "${{env:SECRET}}"}}
+    - {{name: company, token_endpoint: "http://127.0.0.1:{nobody}/token", client_id: here, client_secret: "${{env:SECRET}}"}}
 providers:
   - name: a
     type: openai-compatible
@@ -56,7 +67,9 @@ providers:
         assert secret not in report.told
 
 
-async def test_a_key_that_cannot_be_read_is_told_with_its_place_and_nobody_is_asked(tmp_path: Path) -> None:
+async def test_a_key_that_cannot_be_read_is_told_with_its_place_and_nobody_is_asked(
+    tmp_path: Path, nobody: int
+) -> None:
     (tmp_path / "key.json").write_text("{}")
     path = write(
         tmp_path,
@@ -65,7 +78,7 @@ server: {{listen: "127.0.0.1:0", max_connections: 9}}
 providers:
   - name: a
     type: openai-compatible
-    base_url: http://127.0.0.1:{free_port()}/v1
+    base_url: http://127.0.0.1:{nobody}/v1
     credentials:
       - {{name: google, google_service_account: {{key: "${{file:key.json}}"}}}}
       - {{name: none}}

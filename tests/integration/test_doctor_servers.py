@@ -15,8 +15,16 @@ from tests.connect_proxy import connect_proxy
 from tests.doctor import ECHO, KEYS, MASTER_KEY, doctor, no_tls, tls_server, vendor, write
 from tests.integration.conftest import StartGateway
 from tests.planted import planted
-from tests.provider import Call, entry, free_port, provider
+from tests.ports import closed_port
+from tests.provider import Call, entry, provider
 from tests.vault_stand_in import VaultStandIn, vault_stand_in
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port where nobody is at home."""
+    with closed_port() as port:
+        yield port
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def vault() -> Iterator[VaultStandIn]:
         yield running
 
 
-async def test_ways_to_providers_that_end_are_told_with_where_and_why(tmp_path: Path) -> None:
+async def test_ways_to_providers_that_end_are_told_with_where_and_why(tmp_path: Path, nobody: int) -> None:
     authority, stranger = Authority(), Authority("Somebody else")
     (tmp_path / "authority.pem").write_bytes(authority.pem)
 
@@ -48,11 +56,11 @@ async def test_ways_to_providers_that_end_are_told_with_where_and_why(tmp_path: 
             ("early", f"https://localhost:{early}/v1", "tls: {ca: authority.pem}"),
             ("soon", f"https://localhost:{soon}/v1", "tls: {ca: authority.pem}"),
             ("plain", f"https://127.0.0.1:{without_tls}/v1", ""),
-            ("nobody", f"http://127.0.0.1:{free_port()}/v1", ""),
+            ("nobody", f"http://127.0.0.1:{nobody}/v1", ""),
             ("html", f"http://127.0.0.1:{plain.port}/html", ""),
             ("moved", f"http://127.0.0.1:{plain.port}/moved", ""),
             ("no-list", f"http://127.0.0.1:{plain.port}", ""),
-            ("no-proxy", f"http://127.0.0.1:{plain.port}", f'proxy_url: "http://127.0.0.1:{free_port()}"'),
+            ("no-proxy", f"http://127.0.0.1:{plain.port}", f'proxy_url: "http://127.0.0.1:{nobody}"'),
             ("other-user", f"http://127.0.0.1:{plain.port}", f'proxy_url: "http://127.0.0.1:{proxy.port}"'),
             (
                 "through-proxy",
@@ -100,7 +108,7 @@ async def test_ways_to_providers_that_end_are_told_with_where_and_why(tmp_path: 
 def vault_document(vault: VaultStandIn, auth: str, api_key: str = "${vault:secret/a#key}") -> str:
     return textwrap.dedent(f"""\
         server: {{listen: 127.0.0.1:0, max_connections: 9}}
-        secrets: {{vault: {{address: {vault.address}, auth: {{{auth}}}, timeout_seconds: 1}}}}
+        secrets: {{vault: {{address: {vault.address}, auth: {{{auth}}}, timeout_seconds: 30}}}}
         providers:
           - {{name: echo, type: echo}}
           - {{name: a, type: openai-compatible, base_url: "http://127.0.0.1:1/v1",
@@ -231,7 +239,7 @@ async def test_offline_asks_nobody(tmp_path: Path, vault: VaultStandIn) -> None:
 ROUTE_TO_ALL = "routes: [{name: all, match: {model: '*'}, targets: [echo/x], fallbacks: [[real/gpt]]}]\n"
 
 
-async def test_what_is_needed_to_try_a_stream_is_told(tmp_path: Path, start_gateway: StartGateway) -> None:
+async def test_what_is_needed_to_try_a_stream_is_told(tmp_path: Path, start_gateway: StartGateway, nobody: int) -> None:
     running = await asyncio.to_thread(start_gateway, ECHO)
     head = f'server: {{listen: 127.0.0.1:0, max_connections: 9, public_url: "{running.url}"}}\n'
     echo = "providers: [{name: echo, type: echo}]\n"
@@ -241,7 +249,7 @@ async def test_what_is_needed_to_try_a_stream_is_told(tmp_path: Path, start_gate
         (echo, ("--token-env", "NOT_SET"), "variable NOT_SET, which is not set"),
         (echo, ("--token-env", "STRANGE_TOKEN"), "a token that the document knows"),
         (
-            f"providers: [{{name: echo, type: echo}}, {entry(free_port())}]\n{ROUTE_TO_ALL}",
+            f"providers: [{{name: echo, type: echo}}, {entry(nobody)}]\n{ROUTE_TO_ALL}",
             ("--token-env", "DOCTOR_TOKEN"),
             "a route takes `echo/doctor` elsewhere",
         ),

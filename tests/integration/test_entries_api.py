@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.gateway_process import ACCESS, ADMIN_KEY, TOKEN, Answer, Gateway, gateway, sha256
+from tests.gateway_process import ACCESS, ADMIN_KEY, TOKEN, Answer, Gateway, gateway, put_text, sha256
 from tests.openapi_answers import check_answer
 from tests.planted import place_of_secrets, planted
 
@@ -93,8 +93,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 def running(shared: Shared) -> Gateway:
     """With the files that the operator has written in force, whatever a test before has made of them."""
     started, text = shared
-    started.config.write_text(text)
-    (started.config.parent / "more" / "more.yaml").write_text(MORE)
+    put_text(started.config, text)
+    put_text(started.config.parent / "more" / "more.yaml", MORE)
     answer = call(started, "POST", "config/reload")
     assert 200 == answer.status, answer.body
     return started
@@ -560,6 +560,7 @@ def test_a_file_that_cannot_be_read_is_not_touched(running: Gateway) -> None:
 def test_the_audit_tells_what_was_changed_without_secrets(running: Gateway) -> None:
     edit(running, "PATCH", "providers/main", {"models": ["gpt-*"]})
     edit(running, "PATCH", "providers/main", {"base_url": "http://127.0.0.1:2/v1"})
+    running.settle()
 
     found = [each for each in call(running, "GET", "audit").json()["data"] if each["action"] == "provider.update"]
 
@@ -604,8 +605,9 @@ def test_a_kept_secret_goes_nowhere_else_by_document_patch_or_restore(running: G
 
     # The operator moves the account, then a caller asks for what was.
     text = written(running)
-    running.config.write_text(text.replace("http://127.0.0.1:1/v1", "http://127.0.0.1:3/v1"))
+    put_text(running.config, text.replace("http://127.0.0.1:1/v1", "http://127.0.0.1:3/v1"))
     assert 200 == call(running, "POST", "config/reload").status
+    running.settle()
     kept = call(running, "GET", "config/revisions").json()["data"]
     former = next(each["id"] for each in kept if each["revision"] == first)
     restored = edit(running, "POST", f"config/revisions/{former}/restore")

@@ -11,9 +11,13 @@ import pytest
 
 from tests.gateway_process import Gateway, until
 from tests.integration.conftest import StartGateway
-from tests.provider import Behaviour, Call, Provider, completion, entry, free_port, provider, said
+from tests.ports import free_port
+from tests.provider import Behaviour, Call, Provider, completion, entry, provider, said
 
-TIMEOUTS = "{connect_seconds: 1, first_byte_seconds: 0.3, idle_seconds: 0.3}"
+TIMEOUTS = "{first_byte_seconds: 0.3, idle_seconds: 0.3}"
+"""Of the provider `hasty`: for what stalls. What fails otherwise would run into them on a machine that stands still."""
+LONG_BEFORE_OTHERS_SECONDS = 30.0
+"""Less than the timeouts that are configured nowhere here."""
 
 
 async def resets_before_its_head(call: Call) -> None:
@@ -54,6 +58,14 @@ async def says_garbage_for_a_chunk(call: Call) -> None:
     await call.gone()
 
 
+async def until_the_client_has(text: bytes) -> None:
+    await until(lambda: text in client_has)
+
+
+client_has = bytearray()
+"""What the client of :func:`post` has read of its answer so far."""
+
+
 async def stalls_before_its_head(call: Call) -> None:
     await call.gone()
 
@@ -84,10 +96,12 @@ def port() -> int:
 def gateway(start_shared_gateway: StartGateway, port: int) -> Gateway:
     return start_shared_gateway(f"""
         providers:
-          - {entry(port, extra=f"timeouts: {TIMEOUTS}")}
+          - {entry(port)}
+          - {entry(port, "hasty", f"timeouts: {TIMEOUTS}")}
           - {{name: nobody, type: openai-compatible, base_url: "http://127.0.0.1:9/v1"}}
         model_aliases:
           - {{from: asked, to: real/known}}
+          - {{from: asked-in-haste, to: hasty/known}}
           - {{from: unreachable, to: nobody/known}}
         routes:
           - name: once
@@ -95,6 +109,11 @@ def gateway(start_shared_gateway: StartGateway, port: int) -> Gateway:
             targets: ["real/*"]
             retry: {{attempts: 1}}
             # So that no test's failure is another's.
+            cooldown: {{max_seconds: 0}}
+          - name: once-in-haste
+            match: {{model: "hasty/*"}}
+            targets: ["hasty/*"]
+            retry: {{attempts: 1}}
             cooldown: {{max_seconds: 0}}
     """)
 
@@ -108,9 +127,16 @@ async def real(gateway: Gateway, port: int) -> AsyncIterator[Provider]:
 async def post(http: aiohttp.ClientSession, gateway: Gateway, model: str = "asked", *, stream: bool = False) -> "Seen":
     body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "?"}]}
     began = perf_counter()
+    client_has.clear()
     async with http.post(f"{gateway.base_url}/chat/completions", json=body) as answer:
-        content = await answer.read()
-        return Seen(answer.status, content, perf_counter() - began, answer.headers["x-request-id"])
+        async for piece in answer.content.iter_any():
+            client_has.extend(piece)
+        return Seen(answer.status, bytes(client_has), perf_counter() - began, answer.headers["x-request-id"])
+
+
+def asked_for(behaviour: Behaviour) -> str:
+    """The model whose provider does that."""
+    return "asked-in-haste" if "stall" in behaviour.__name__ else "asked"
 
 
 @dataclass
@@ -159,9 +185,9 @@ async def test_what_fails_before_the_first_output_is_a_clear_error(
     stream: bool,
 ) -> None:
     real.behave = behaviour
-    seen = await post(http, gateway, stream=stream)
+    seen = await post(http, gateway, asked_for(behaviour), stream=stream)
     assert (status, code) == (seen.status, seen.code)
-    assert seen.seconds < 2
+    assert seen.seconds < LONG_BEFORE_OTHERS_SECONDS
     # Not one word of ours about the way there.
     assert b"127.0.0.1" not in seen.body
     assert 1 == len(real.calls)
@@ -187,12 +213,13 @@ async def reset_stream(call: Call) -> None:
     await call.stream()
     await call.event("one")
     await call.event("two")
-    await asyncio.sleep(0.05)
+    await until_the_client_has(b"two")
     call.reset()
 
 
 async def stalled_stream(call: Call) -> None:
     await call.body()
+    # As long as nobody waits for anything in between, it is sent as a whole: no part of it can be late.
     await call.stream()
     await call.event("one")
     await call.event("two")
@@ -212,7 +239,7 @@ async def garbled_stream(call: Call) -> None:
     await call.stream()
     await call.event("one")
     await call.event("two")
-    await asyncio.sleep(0.05)
+    await until_the_client_has(b"two")
     await call.send(b"not a chunk at all\r\n")
     await call.gone()
 
@@ -232,15 +259,16 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(
     http: aiohttp.ClientSession, gateway: Gateway, real: Provider, behaviour: Behaviour, code: str
 ) -> None:
     real.behave = behaviour
-    seen = await post(http, gateway, stream=True)
+    asked = asked_for(behaviour)
+    seen = await post(http, gateway, asked, stream=True)
     assert 200 == seen.status
     *told, last = seen.events
     # The name that the client asked for stands in each event.
-    expected = [b"data: " + json.dumps(said(word) | {"model": "asked"}).encode() for word in ("one", "two")]
+    expected = [b"data: " + json.dumps(said(word) | {"model": asked}).encode() for word in ("one", "two")]
     assert expected == told
     assert code == json.loads(last.removeprefix(b"data: "))["error"]["code"]
     assert b"[DONE]" not in seen.body
-    assert seen.seconds < 2
+    assert seen.seconds < LONG_BEFORE_OTHERS_SECONDS
     await until(lambda: any(line["request_id"] == seen.request_id for line in gateway.access_log()))
     line = next(line for line in gateway.access_log() if line["request_id"] == seen.request_id)
     assert (200, code, True) == (line["status"], line["error_code"], line["stream"])
@@ -265,17 +293,20 @@ async def test_the_providers_own_error_event_is_passed_on_alone(
 async def test_a_cut_download_is_cut_for_the_client_too(
     http: aiohttp.ClientSession, gateway: Gateway, real: Provider
 ) -> None:
+    has_begun = asyncio.Event()
+
     async def cuts_a_file(call: Call) -> None:
         await call.send(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: 1000\r\n\r\n" + b"x" * 100
         )
-        await asyncio.sleep(0.05)
+        await has_begun.wait()
         call.close()
 
     real.behave = cuts_a_file
     headers = {"x-sluice-provider": "real"}
     async with http.get(f"{gateway.base_url}/files/file-1/content", headers=headers) as answer:
         assert 200 == answer.status
+        has_begun.set()
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
 

@@ -25,6 +25,7 @@ from management.token_service import Successor
 from storage.errors import NotFound, Stale, StorageUnavailable
 from storage.records import NewToken
 from tests.conftest import ExpectLog
+from tests.gateway_process import until
 
 AUTHOR = Author("admin_key", "admin-key")
 
@@ -99,10 +100,11 @@ def database(tmp_path: Path) -> Path:
 
 
 async def test_without_a_database_a_start_waits_for_nothing_and_makes_none(
-    start: Callable[[], Worker], database: Path
+    start: Callable[[], Worker], database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.issued_tokens.START_SECONDS", 120.0)
     worker, background = start(), Tasks()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await worker.keeper.start(background)
     await background.cancel()
     assert not exists(database)
@@ -239,6 +241,7 @@ async def test_a_start_without_an_answer_serves_after_a_while_and_says_what_is_a
     worker, background = start(), Tasks()
     with expect_log("cannot be read yet"), expect_log("damaged"):
         await worker.keeper.start(background)
+        await until(lambda: _status(worker)[2] is not None)
     await background.cancel()
     assert worker.issued.incomplete
     assert (0, False) == _status(worker)[:2]

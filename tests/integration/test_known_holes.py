@@ -25,6 +25,8 @@ from tests.provider import Call, completion, provider
 
 ATTACKER = "https://attacker.test"
 CREDENTIAL = planted("provider-key")
+QUICK_SECONDS = 30.0
+"""What is long for a machine that does something else besides, and short for what is quadratic in a million bytes."""
 INFERENCE = ("/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/api/v1/chat/completions")
 OPEN = {"/healthz", "/readyz", "/oauth/callback"}
 LIVE = "/api/v1/events"
@@ -66,7 +68,7 @@ def shared(start_shared_gateway: StartGateway) -> Gateway:
 
 def raw(gateway: Gateway, request: bytes, source: str = "127.0.0.1") -> Answer:
     """The answer to a request as it is written here, from an address of this machine."""
-    with socket.create_connection((gateway.host, gateway.port), timeout=20, source_address=(source, 0)) as connection:
+    with socket.create_connection((gateway.host, gateway.port), timeout=60, source_address=(source, 0)) as connection:
         connection.sendall(request)
         response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode("ascii"))
         response.begin()
@@ -108,7 +110,7 @@ def test_an_empty_list_of_keys_opens_nothing(start_gateway: StartGateway, access
         {"authorization": "Bearer eyJhbGciOiJub25lIn0.eyJyb2xlIjoiYWRtaW4ifQ."},
         {"authorization": "Bearer ' OR '1'='1"},
         {"authorization": "Bearer sk-sluice-' UNION SELECT 1; DROP TABLE tokens; --"},
-        {"x-api-key": "'; SELECT pg_sleep(10); --"},
+        {"x-api-key": "'; SELECT pg_sleep(600); --"},
         {"x-goog-api-key": "%"},
         {"authorization": f"Bearer {sha256(TOKEN)}"},
         {"authorization": f"Bearer {ADMIN_KEY_HASH}"},
@@ -124,7 +126,7 @@ def test_no_made_up_credential_opens_anything(shared: Gateway, fields: dict[str,
         answer = shared.request(method, path, headers=fields, key=None)
         # Ten of these are tries enough with what could be the admin key.
         assert answer.status == 401 or (answer.status == 429 and path == "/api/v1/health")
-        assert perf_counter() - began < 5
+        assert perf_counter() - began < QUICK_SECONDS
         # Neither what was sent, nor its hash, nor where it was looked for.
         key = fields.get("authorization", "Bearer ?").partition(" ")[2] or "?"
         text = answer.body.decode().replace("YOUR_KEY` (or", "")
@@ -298,7 +300,7 @@ def test_no_management_body_is_unlimited_or_explodes(shared: Gateway, method: st
             next(route for route in ROUTES if (route.method, path_of(route)) == (method, path)).operation.body is None
         )
         assert answer.status in statuses or (takes_none and answer.status != 500), (fields, answer)
-        assert perf_counter() - began < 5
+        assert perf_counter() - began < QUICK_SECONDS
 
 
 def test_no_inference_body_explodes(shared: Gateway) -> None:
@@ -311,7 +313,7 @@ def test_no_inference_body_explodes(shared: Gateway) -> None:
         began = perf_counter()
         answer = shared.request("POST", "/v1/chat/completions", body, {"content-type": "application/json", **fields})
         assert status == answer.status, answer
-        assert perf_counter() - began < 5
+        assert perf_counter() - began < QUICK_SECONDS
 
 
 # `X-Forwarded-For` that evades the lock-out, or turns it against others (CLIProxyAPI #4013: requests without a key count)

@@ -15,7 +15,7 @@ from tests.gateway_process import ADMIN_KEY_HASH, ROOT, environment, sha256
 from tests.integration.conftest import StartGateway
 
 FEW, MANY = 200, 1000
-OPEN_WITHIN_SECONDS = 15.0
+OPEN_WITHIN_SECONDS = 90.0
 SETTLE_SECONDS = 1.2 * SLOW_EVENT_GAP_SECONDS
 """Each stream has had another event by then."""
 STREAM_BYTES = 24 * 1024
@@ -61,7 +61,7 @@ def test_a_thousand_streams_are_held_and_cost_less_than_24_kib_each(start_gatewa
     print(f"\n{MANY} streams held, {slope / 1024:.1f} KiB each")
     assert slope < STREAM_BYTES
     # What is left by its client ends.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while gateway.metric("sluice_requests_in_flight"):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -257,7 +257,7 @@ async def test_a_device_waits_no_longer_than_its_code_is_good(tmp_path_factory: 
         entry = OAuthProvider(name="strict", issuer=short.url, client_id="device", scopes=("openid",))
         server = OAuthServer(entry, None, client, STRAIGHT, ManualClock(), lambda: HERE)
         shown = await server.begin_device()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             with pytest.raises(LoginExpired, match=r"not entered in time.*Begin the sign-in anew"):
                 await waited(server, shown.device_code)
     await client.close()

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -29,7 +28,6 @@ ENDS_SECONDS = 1.5
 """Time for all to ask before; on a machine where it is not, they ask after."""
 HERE = "http://127.0.0.1:8080/oauth/callback"
 STATE = "a-state-of-the-test"
-SHORT_LOCK_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,6 @@ def _settings(
     strict: OAuthServerProcess,
     place: Path,
     running: contextlib.ExitStack,
-    **more: Any,
 ) -> Settings:
     key = base64.b64encode(planted_key("k1")).decode()
     match kind:
@@ -58,12 +55,12 @@ def _settings(
             if redis_server.program() is None:
                 pytest.skip("no redis-server: `python -m tests.redis_server` gets it")
             url = running.enter_context(redis_server.redis(keeps=True)).url
-            return Settings(issuer=strict.url, store="redis", url=url, key=key, **more)
+            return Settings(issuer=strict.url, store="redis", url=url, key=key)
         case "file":
-            return Settings(issuer=strict.url, store="file", directory=str(place / "accounts"), key=key, **more)
+            return Settings(issuer=strict.url, store="file", directory=str(place / "accounts"), key=key)
         case _:
             new_url: NewUrl = request.getfixturevalue("new_url")
-            return Settings(issuer=strict.url, store="database", url=new_url(kind), key=key, **more)
+            return Settings(issuer=strict.url, store="database", url=new_url(kind), key=key)
 
 
 @contextlib.asynccontextmanager
@@ -116,7 +113,7 @@ async def test_many_processes_exchange_a_one_time_token_once_and_no_request_fail
             assert (before + 1, 0) == await refreshes(strict)
 
             # And once more when their provider answers 401 to it.
-            answers = await many.ask_all(Order(requests=REQUESTS, reject=True))
+            answers = await many.ask_all(Order(requests=REQUESTS, reject=digest(token)))
             assert [()] * count == [answer.faults for answer in answers]
             assert {digest((await kept(part)).access_token.reveal())} == {answer.token for answer in answers}
             assert (before + 2, 0) == await refreshes(strict)
@@ -125,23 +122,23 @@ async def test_many_processes_exchange_a_one_time_token_once_and_no_request_fail
 
 
 @pytest.fixture
-def short(request: pytest.FixtureRequest, strict: OAuthServerProcess, tmp_path: Path) -> Iterator[Settings]:
-    """Locks run out soon."""
+def in_files(request: pytest.FixtureRequest, strict: OAuthServerProcess, tmp_path: Path) -> Iterator[Settings]:
     with contextlib.ExitStack() as running:
-        yield _settings(request, "file", strict, tmp_path, running, lock_seconds=SHORT_LOCK_SECONDS)
+        yield _settings(request, "file", strict, tmp_path, running)
 
 
 async def test_after_a_process_was_killed_before_the_exchange_another_takes_over(
-    short: Settings, strict: OAuthServerProcess, tmp_path: Path
+    in_files: Settings, strict: OAuthServerProcess, tmp_path: Path
 ) -> None:
     before, refused = await refreshes(strict)
-    async with account(short) as part, processes(2, short, tmp_path) as both:
-        await both.tell(0, Order(stand_still="before", requests=1, reject=True))
+    async with account(in_files) as part, processes(2, in_files, tmp_path) as both:
+        held = digest((await kept(part)).access_token.reveal())
+        await both.tell(0, Order(stand_still="before", requests=1, reject=held))
         standing = await both.answer(0)
         assert standing.stands
         os.kill(standing.pid, signal.SIGKILL)
 
-        answer = await both.ask(1, Order(requests=REQUESTS, reject=True))
+        answer = await both.ask(1, Order(requests=REQUESTS, reject=held, locks_run_out=True))
 
         assert () == answer.faults
         assert digest((await kept(part)).access_token.reveal()) == answer.token
@@ -149,16 +146,17 @@ async def test_after_a_process_was_killed_before_the_exchange_another_takes_over
 
 
 async def test_after_a_process_was_killed_between_exchange_and_write_the_account_says_that_it_needs_a_sign_in(
-    short: Settings, strict: OAuthServerProcess, tmp_path: Path
+    in_files: Settings, strict: OAuthServerProcess, tmp_path: Path
 ) -> None:
     before, refused = await refreshes(strict)
-    async with account(short) as part, processes(2, short, tmp_path) as both:
-        await both.tell(0, Order(stand_still="after", requests=1, reject=True))
+    async with account(in_files) as part, processes(2, in_files, tmp_path) as both:
+        held = digest((await kept(part)).access_token.reveal())
+        await both.tell(0, Order(stand_still="after", requests=1, reject=held))
         standing = await both.answer(0)
         assert standing.stands
         os.kill(standing.pid, signal.SIGKILL)
 
-        answer = await both.ask(1, Order(requests=REQUESTS, reject=True))
+        answer = await both.ask(1, Order(requests=REQUESTS, reject=held, locks_run_out=True))
 
         assert REQUESTS == len(answer.faults)
         assert answer.faults[0].startswith("NeedsLogin: ")
@@ -169,5 +167,5 @@ async def test_after_a_process_was_killed_between_exchange_and_write_the_account
         assert record is not None
         assert record.needs_login is not None
         # Nobody tries again.
-        assert 1 == len((await both.ask(1, Order(requests=1, reject=True))).faults)
+        assert 1 == len((await both.ask(1, Order(requests=1, reject=answer.token))).faults)
         assert (before + 1, refused + 1) == await refreshes(strict)

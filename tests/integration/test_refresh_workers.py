@@ -28,7 +28,7 @@ CLIENTS = 2 * WORKERS
 """Of each gateway, each on a connection of its own; they are spread over its workers evenly."""
 ENDS_SECONDS = 3.0
 PAUSE_SECONDS = 0.04
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0
 
 
 class Guarded:
@@ -155,7 +155,7 @@ async def test_an_account_that_eight_processes_share_is_refreshed_once_and_no_re
     async with provider(guarded.behave) as there:
         text = f"""
         server: {{workers: {WORKERS}}}
-        redis: {{url: "${{env:REDIS_URL}}", timeout_seconds: 10}}
+        redis: {{url: "${{env:REDIS_URL}}", timeout_seconds: 60}}
         oauth:
           store: redis
           refresh_ahead_seconds: 1
@@ -180,7 +180,10 @@ async def test_an_account_that_eight_processes_share_is_refreshed_once_and_no_re
     assert 1 == len(guarded.later), "the token that came of the first serves, and no other"
     assert 1 == sum(each.metric("sluice_credential_refreshes_total", outcome="refreshed") for each in gateways)
     for running in gateways:
-        assert 0 == running.metric("sluice_credential_state", provider="up", credential="ada")
+        # Whichever worker has served nobody since hears of it a little later.
+        await until(
+            lambda running=running: running.metric("sluice_credential_state", provider="up", credential="ada") == 0  # type: ignore[misc]
+        )
         assert not any(token in running.err + running.out for token in guarded.taken)
 
 

@@ -297,7 +297,7 @@ async def test_an_upload_that_the_provider_refuses_early_is_answered(gateway: Ga
         "content-type: multipart/form-data; boundary=b0undary",
         f"content-length: {len(body)}",
     ]
-    async with asyncio.timeout(10), gateway.connect() as (reader, writer):
+    async with asyncio.timeout(60), gateway.connect() as (reader, writer):
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
         assert b"too_big" in await reader.readuntil(b"too_big")

@@ -18,7 +18,7 @@ def test_the_node_sdk_chats_streams_and_tells_failures(start_gateway: StartGatew
         [servers.node(), ROOT / "tests/node/sdk.mjs", modules, gateway.base_url, TOKEN, "fast"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (0, "") == (run.returncode, run.stderr)

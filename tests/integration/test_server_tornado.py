@@ -12,6 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, GZipContentEncoding, RequestHandler, StaticFileHandler, stream_request_body
 
+from tests.raw_server import settled
 from tests.wire import Wire, wire
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
@@ -149,10 +150,7 @@ async def test_a_client_that_reads_slowly_or_goes_is_noticed(server: Wire) -> No
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
     client.send(get(b"/endless"))
     await server.until(lambda: Endless.written > 0)
-    seen = -1
-    while seen != Endless.written:
-        seen = Endless.written
-        await asyncio.sleep(0.1)
+    seen = await settled(lambda: Endless.written)
     client.writer.transport.abort()
     assert seen == await Endless.gone
 

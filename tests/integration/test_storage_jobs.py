@@ -157,7 +157,7 @@ async def test_jobs_of_ended_processes_are_seen_to_when_the_database_answers(
     stores = Stores(SystemClock())
     stores.begin(Config(), tmp_path)
     waiting = asyncio.get_running_loop().create_task(Jobs(stores, SystemClock()).fail_left())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while stores.state().status != "unavailable":
             await asyncio.sleep(0.01)
         assert not waiting.done()

@@ -83,14 +83,13 @@ async def test_it_knows_what_each_worker_has_in_force(supervise: Start) -> None:
     assert [True] == ready
 
 
-# Of three workers the first asks, once they know each other, and shows what it is told as its revision.
+# Of three workers the first asks, when all are told to reload, and shows what it is told as its revision.
 ASKING = """
 say(type="ready", revision="r1")
-if place["slot"] == 0:
-    time.sleep(0.3)
-    say(type="asked", number=5, task={"type": "refresh_tokens", "version": 7}, timeout_seconds=TIMEOUT)
 for line in lines:
     message = json.loads(line)
+    if message["type"] == "reload" and place["slot"] == 0:
+        say(type="asked", number=5, task={"type": "refresh_tokens", "version": 7}, timeout_seconds=600)
     if message["type"] == "answered":
         say(type="reloaded", revision="{count} {failed} {silent} {number}".format(**message))
     if message["type"] == "asked":
@@ -102,20 +101,27 @@ for line in lines:
 
 
 @pytest.mark.parametrize(
-    ("answer", "timeout_seconds", "told"),
+    ("answer", "told"),
     [
-        ('say(type="done", number=message["number"])', 5, "2 0 0 5"),
-        ('say(type="done", number=message["number"], failed=place["slot"] == 2)', 5, "2 1 0 5"),
-        ('say(type="done", number=message["number"] + (place["slot"] == 2))', 0.5, "2 0 1 5"),
-        ('place["slot"] == 2 and os._exit(0); say(type="done", number=message["number"])', 5, "2 0 0 5"),
+        ('say(type="done", number=message["number"])', "2 0 0 5"),
+        ('say(type="done", number=message["number"], failed=place["slot"] == 2)', "2 1 0 5"),
+        ('say(type="done", number=message["number"] + (place["slot"] == 2))', "2 0 1 5"),
+        ('place["slot"] == 2 and os._exit(0); say(type="done", number=message["number"])', "2 0 0 5"),
     ],
     ids=["all-do-it", "one-cannot", "one-is-silent", "one-dies"],
 )
 async def test_what_a_worker_asks_for_is_done_by_all_others(
-    supervise: Start, expect_log: ExpectLog, answer: str, timeout_seconds: float, told: str
+    supervise: Start, expect_log: ExpectLog, answer: str, told: str
 ) -> None:
     with expect_log("ended with status 0") if "_exit" in answer else contextlib.nullcontext():
-        supervisor = supervise(ASKING.replace("ANSWER", answer).replace("TIMEOUT", str(timeout_seconds)), 3)
+        supervisor = supervise(ASKING.replace("ANSWER", answer), 3)
+        await until(lambda: sum(each.ready for each in supervisor.workers) == 3)
+        supervisor.reload("ask")
+        if told == "2 0 1 5":
+            # When one has answered, and the other is silent, the ten minutes pass.
+            relays = supervisor._relays
+            await until(lambda: [1] == [len(relay.waiting) for relay in relays._relays.values()])
+            relays.close()
         await until(lambda: len(supervisor.workers) == 3 and supervisor.workers[0].revision == told)
 
 
@@ -133,7 +139,10 @@ async def test_a_worker_that_is_not_ready_in_time_is_replaced(
 ) -> None:
     monkeypatch.setattr(workers, "_READY_SECONDS", 0.5)
     with expect_log("it is not ready after 0.5 s|ended with status -9"):
-        supervisor = supervise('if place["epoch"] == 0: time.sleep(60)\n' + GOOD)
+        supervisor = supervise('if place["epoch"] == 0: time.sleep(600)\n' + GOOD)
+        await until(lambda: supervisor.workers)
+        # The next one has all the time that it needs.
+        monkeypatch.setattr(workers, "_READY_SECONDS", 600.0)
         await until(lambda: (worker := only(supervisor)) and worker.epoch == 1 and worker.ready)
 
 
@@ -142,7 +151,7 @@ async def test_a_worker_that_closes_its_channel_is_replaced(
 ) -> None:
     monkeypatch.setattr(workers, "_LAST_SECONDS", 0.2)
     script = (
-        'say(type="ready", revision="r1")\nif place["epoch"] == 0: lines.close(); control.close(); time.sleep(60)\n'
+        'say(type="ready", revision="r1")\nif place["epoch"] == 0: lines.close(); control.close(); time.sleep(600)\n'
     )
     with expect_log("it has closed its channel|ended with status -9"):
         supervisor = supervise(script + GOOD)
@@ -153,7 +162,7 @@ async def test_a_worker_that_does_not_end_is_killed_when_asked_twice(
     supervise: Start, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_LAST_SECONDS", 0.2)
-    supervisor = supervise('say(type="ready", revision="r1")\ntime.sleep(60)\n')
+    supervisor = supervise('say(type="ready", revision="r1")\ntime.sleep(600)\n')
     await until(lambda: (worker := only(supervisor)) and worker.ready)
     os.kill(os.getpid(), signal.SIGTERM)
     await until(supervisor.is_stopping)
@@ -194,13 +203,17 @@ async def test_a_worker_that_starts_while_all_end_ends_too(
 
 
 async def test_a_program_that_cannot_be_started_is_tried_again(
-    supervise: Start, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    supervise: Start,
+    expect_log: ExpectLog,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     program = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(program))
     with expect_log("cannot be started: No such file|slot 0 is started in 1 s"):
         supervisor = supervise(GOOD)
-        await asyncio.sleep(0.2)
+        await until(lambda: "cannot be started" in caplog.text)
         program.symlink_to(Path(sys._base_executable))  # type: ignore[attr-defined]  # not in the stubs
         await until(lambda: (worker := only(supervisor)) and worker.ready)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests import redis_server
-from tests.gateway_process import Answer, Gateway
+from tests.gateway_process import Answer, Gateway, until
 from tests.integration.conftest import StartGateway
 from tests.integration.test_tokens_api import ONE, TWO, api, chat, made, statuses
 from tests.integration.test_workers import _await_workers
@@ -99,15 +99,18 @@ def test_several_workers_without_redis_take_no_limits(start_gateway: StartGatewa
     assert {200} == statuses(gateway, token["token"], 4)
 
 
-def test_limits_of_the_file_and_of_tokens_are_told_without_being_charged(start_gateway: StartGateway) -> None:
+async def test_limits_of_the_file_and_of_tokens_are_told_without_being_charged(start_gateway: StartGateway) -> None:
     access = ONE + "    limits: [{requests: 100, per: day, each: [token]}, {requests: 50, per: day}]\n"
     gateway = start_gateway(access)
     text = gateway.config.read_text()
-    gateway.config.write_text(text.replace("{name: tester,", "{name: tester, limits: [{concurrency: 2}],"))
+    gateway.rewrite(text.replace("{name: tester,", "{name: tester, limits: [{concurrency: 2}],"))
     assert 200 == gateway.management("POST", "/api/v1/config/reload").status
     assert 200 == gateway.chat("probe").status
+    # That it is under way no more is counted a moment after its answer.
+    path = "/tokens/file:tester/limits"
+    await until(lambda: api(gateway, "GET", path).json()["data"][0]["used"] == 0)
     for _ in range(3):
-        shown = api(gateway, "GET", "/tokens/file:tester/limits").json()["data"]
+        shown = api(gateway, "GET", path).json()["data"]
         assert [("token", 0), ("limits", 1), ("limits", 1)] == [(one["source"], one["used"]) for one in shown]
         assert ["token"] == shown[1]["each"]
         assert {"token": "tester"} == shown[1]["names"]

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import pytest
 
@@ -19,8 +19,22 @@ from core.errors import (
     UpstreamTimeout,
 )
 from core.tasks import Tasks
+from tests.clock_by_hand import ClockByHand
+from tests.gateway_process import until
 from tests.planted import planted
-from tests.raw_server import CHUNKED, OK, Line, body_of, post, replies, served
+from tests.ports import closed_port
+from tests.raw_server import (
+    AT_ONCE_SECONDS,
+    CHUNKED,
+    OK,
+    Line,
+    body_of,
+    clock_by_hand,
+    post,
+    replies,
+    served,
+    settled,
+)
 from transport.client import HttpClient, PoolLimits
 from transport.messages import Clocks, ConnectionOptions, UpstreamRequest
 
@@ -33,6 +47,15 @@ async def client() -> AsyncIterator[HttpClient]:
     client = HttpClient()
     yield client
     await client.close()
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> ClockByHand:
+    """The clocks of connections, but for the connect clock."""
+    return clock_by_hand(monkeypatch)
+
+
+NONE_OPEN = "<HttpClient <pool 0 open, 0 idle, 0 waiting>>"
 
 
 # What goes out
@@ -129,7 +152,7 @@ async def test_a_streamed_body_that_belies_its_length_is_the_callers_fault(clien
     async with served(Line.gone) as server:
         with pytest.raises(InvalidRequest, match="declared length"):
             await client.send(post(server.base, pieces(), length=length))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +169,7 @@ async def test_what_a_streamed_body_raises_comes_out_of_send_and_closes_the_conn
         with pytest.raises(type(error), match="gone") as raised:
             await client.send(post(server.base, pieces()))
         assert error is raised.value
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
 
 
 async def test_a_large_body_in_memory_arrives_whole(client: HttpClient) -> None:
@@ -181,7 +204,7 @@ async def test_what_http_cannot_carry_is_refused_before_a_byte_is_written(
     async with served(Line.gone) as server:
         url = request_.url.replace("localhost:1/", f"localhost:{server.port}/")
         with pytest.raises(ConnectFailed) as failed:
-            await client.send(UpstreamRequest(request_.method, url, request_.headers, b"", None, Clocks(2, 2, 2)))
+            await client.send(UpstreamRequest(request_.method, url, request_.headers, b"", None, Clocks(60, 60, 60)))
         assert Delivered.NO is failed.value.delivered
 
 
@@ -233,9 +256,10 @@ async def test_interim_answers_without_end_are_refused_and_hold_up_nothing_else(
 
     async def ticks() -> None:
         while True:
-            began = perf_counter()
+            # What others take of the processor meanwhile is no lag of ours.
+            began = thread_time()
             await asyncio.sleep(0.01)
-            lags.append(perf_counter() - began)
+            lags.append(thread_time() - began)
 
     async with served(floods) as server:
         ticking = Tasks()
@@ -243,8 +267,9 @@ async def test_interim_answers_without_end_are_refused_and_hold_up_nothing_else(
         began = perf_counter()
         with pytest.raises(UpstreamMalformed):
             await client.send(post(server.base))
-        assert perf_counter() - began < 2
-        await asyncio.wait_for(server.gone.wait(), 5)
+        # Without a limit: when `first_byte_seconds` have passed, if ever.
+        assert perf_counter() - began < AT_ONCE_SECONDS
+        await server.left()
         await ticking.cancel()
     assert max(lags, default=0) < 1
 
@@ -341,16 +366,14 @@ async def test_an_answer_may_come_before_the_request_is_written(client: HttpClie
     async with served(behave) as server:
         answer = await client.send(post(server.base, endless()))
         assert (413, b"big") == (answer.status, await body_of(answer))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
 
 
 # Failures
 
 
 async def test_a_refused_connection_delivers_nothing(client: HttpClient) -> None:
-    async with served(Line.gone) as server:
-        port = server.port
-    with pytest.raises(ConnectFailed, match="refused") as failed:
+    with closed_port() as port, pytest.raises(ConnectFailed, match="refused") as failed:
         await client.send(post(f"http://127.0.0.1:{port}/"))
     assert Delivered.NO is failed.value.delivered
     assert "127.0.0.1" not in failed.value.message
@@ -367,10 +390,12 @@ async def test_a_connection_that_is_not_made_in_time_delivers_nothing(client: Ht
     async with served(Line.gone) as server:
         begun = perf_counter()
         with pytest.raises(ConnectTimeout) as failed:
-            await client.send(post(f"https://localhost:{server.port}/", clocks=Clocks(0.1, 5, 5)))
-        assert 0.09 < perf_counter() - begun < 1
-        assert Delivered.NO is failed.value.delivered
-        await asyncio.wait_for(server.gone.wait(), 1)
+            await client.send(post(f"https://localhost:{server.port}/", clocks=Clocks(0.1, 60, 60)))
+        assert 0.09 < perf_counter() - begun < AT_ONCE_SECONDS
+        assert (Delivered.NO, NONE_OPEN) == (failed.value.delivered, repr(client))
+        # On a slow machine it may not have come there.
+        if server.connections:
+            await server.left()
 
 
 async def test_waiting_for_a_place_in_the_pool_is_on_the_connect_clock() -> None:
@@ -384,7 +409,7 @@ async def test_waiting_for_a_place_in_the_pool_is_on_the_connect_clock() -> None
     async with served(behave) as server:
         held = await client.send(post(server.base))
         with pytest.raises(ConnectTimeout):
-            await client.send(post(server.base, clocks=Clocks(0.1, 5, 5)))
+            await client.send(post(server.base, clocks=Clocks(0.1, 60, 60)))
         held.close()
         (await client.send(post(server.base))).close()
         await client.close()
@@ -462,7 +487,7 @@ async def test_a_head_that_is_not_http_is_malformed(client: HttpClient, said: by
     async with served(behave) as server:
         with pytest.raises(UpstreamMalformed):
             await client.send(post(server.base, headers=(("authorization", f"Bearer {SECRET}"),)))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
 
 
 async def test_no_failure_carries_the_credential_into_a_traceback(client: HttpClient) -> None:
@@ -487,11 +512,11 @@ async def test_framing_that_breaks_within_the_body_is_malformed_at_once(client: 
         await line.gone()
 
     async with served(behave) as server:
-        answer = await client.send(post(server.base, clocks=Clocks(5, 5, None)))
+        answer = await client.send(post(server.base, clocks=Clocks(60, 60, None)))
         assert b"one" == await answer.read()
         go_on.set()
         with pytest.raises(UpstreamMalformed):
-            await asyncio.wait_for(body_of(answer), 1)
+            await asyncio.wait_for(body_of(answer), AT_ONCE_SECONDS)
 
 
 async def test_silence_before_the_head_is_a_timeout_and_closes_the_connection(client: HttpClient) -> None:
@@ -502,9 +527,9 @@ async def test_silence_before_the_head_is_a_timeout_and_closes_the_connection(cl
 
     async with served(behave) as server:
         with pytest.raises(UpstreamTimeout) as failed:
-            await client.send(post(server.base, clocks=Clocks(5, 0.1, 5)))
+            await client.send(post(server.base, clocks=Clocks(60, 0.1, 60)))
         assert Delivered.MAYBE is failed.value.delivered
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+        await server.left()
 
 
 async def test_silence_within_the_body_is_a_timeout_and_closes_the_connection(client: HttpClient) -> None:
@@ -514,34 +539,45 @@ async def test_silence_within_the_body_is_a_timeout_and_closes_the_connection(cl
         await line.gone()
 
     async with served(behave) as server:
-        answer = await client.send(post(server.base, clocks=Clocks(5, 5, 0.1)))
+        answer = await client.send(post(server.base, clocks=Clocks(60, 60, 0.1)))
         assert b"one" == await answer.read()
         with pytest.raises(UpstreamTimeout):
             await answer.read()
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+        await server.left()
 
 
-async def test_a_slow_but_steady_body_outlives_the_clocks(client: HttpClient) -> None:
+async def test_a_slow_but_steady_body_outlives_the_clocks(client: HttpClient, by_hand: ClockByHand) -> None:
+    go_on = asyncio.Event()
+
     async def behave(line: Line) -> None:
         await line.request()
         await line.send(CHUNKED)
         for _ in range(10):
-            await asyncio.sleep(0.03)
+            await go_on.wait()
+            go_on.clear()
             await line.send(b"1\r\n.\r\n")
         await line.send(b"0\r\n\r\n")
 
     async with served(behave) as server:
-        assert b".........." == await body_of(await client.send(post(server.base, clocks=Clocks(0.2, 0.2, 0.2))))
+        answer = await client.send(post(server.base, clocks=Clocks(60, 5, 5)))
+        for _ in range(10):
+            reading = asyncio.ensure_future(answer.read())
+            await asyncio.sleep(0)  # now it waits
+            by_hand.pass_on(4)
+            go_on.set()
+            assert b"." == await reading
+        assert b"" == await answer.read()
 
 
-async def test_the_provider_is_not_blamed_for_a_slow_upload(client: HttpClient) -> None:
+async def test_the_provider_is_not_blamed_for_a_slow_upload(client: HttpClient, by_hand: ClockByHand) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(5):
-            await asyncio.sleep(0.05)
+            by_hand.pass_on(20)
+            await asyncio.sleep(0)
             yield b"a"
 
     async with served(replies(OK + b"content-length: 2\r\n\r\nok")) as server:
-        answer = await client.send(post(server.base, pieces(), length=5, clocks=Clocks(5, 0.1, 0.1)))
+        answer = await client.send(post(server.base, pieces(), length=5, clocks=Clocks(60, 5, 5)))
         assert b"ok" == await body_of(answer)
 
 
@@ -560,13 +596,13 @@ async def test_a_provider_that_stops_reading_is_a_timeout(client: HttpClient, st
 
     async with served(behave) as server:
         with pytest.raises(UpstreamTimeout):
-            await client.send(post(server.base, pieces() if streamed else bytes(size), clocks=Clocks(5, 5, 0.2)))
+            await client.send(post(server.base, pieces() if streamed else bytes(size), clocks=Clocks(60, 60, 0.2)))
 
 
 # Giving up, and backpressure
 
 
-async def test_cancelling_a_send_closes_the_connection_within_100_ms(client: HttpClient) -> None:
+async def test_cancelling_a_send_closes_the_connection_at_once(client: HttpClient) -> None:
     there = asyncio.Event()
 
     async def behave(line: Line) -> None:
@@ -580,7 +616,8 @@ async def test_cancelling_a_send_closes_the_connection_within_100_ms(client: Htt
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+        assert NONE_OPEN == repr(client)
+        await server.left()
 
 
 async def test_cancelling_an_upload_closes_the_connection_though_bytes_wait_to_be_written(
@@ -608,10 +645,10 @@ async def test_cancelling_an_upload_closes_the_connection_though_bytes_wait_to_b
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.wait_for(server.gone.wait(), 0.5)
+        await server.left()
 
 
-async def test_closing_an_unfinished_answer_closes_the_connection_within_100_ms(client: HttpClient) -> None:
+async def test_closing_an_unfinished_answer_closes_the_connection_at_once(client: HttpClient) -> None:
     async def behave(line: Line) -> None:
         await line.request()
         await line.send(CHUNKED + b"3\r\none\r\n")
@@ -622,7 +659,8 @@ async def test_closing_an_unfinished_answer_closes_the_connection_within_100_ms(
         assert b"one" == await answer.read()
         answer.close()
         answer.close()
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+        assert NONE_OPEN == repr(client)
+        await server.left()
         with pytest.raises(UpstreamCut):
             await answer.read()
 
@@ -641,10 +679,7 @@ async def test_a_reader_that_pauses_stops_the_provider(client: HttpClient) -> No
 
     async with served(behave) as server:
         answer = await client.send(post(server.base))
-        await asyncio.sleep(0.3)
-        held = sent
-        await asyncio.sleep(0.2)
-        assert held == sent < size / 2
+        assert await settled(lambda: sent) < size / 2
         total = 0
         while piece := await answer.read():
             # What is taken from the provider ahead of the reader is bounded.
@@ -668,8 +703,7 @@ async def test_an_idle_connection_that_the_provider_closed_is_replaced(client: H
         for number in (1, 2):
             assert b"ok" == await body_of(await client.send(post(server.base)))
             assert number == server.connections
-            await asyncio.wait_for(server.gone.wait(), 1)
-            await asyncio.sleep(0.01)
+            await until(lambda: repr(client) == NONE_OPEN)
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT", "DELETE"])
@@ -697,11 +731,14 @@ async def test_a_request_on_a_stale_connection_is_never_sent_again_unasked(
 
 async def test_closing_the_client_cuts_what_is_under_way() -> None:
     client = HttpClient(PoolLimits(connections=2))
+    asked = asyncio.Event()
 
     async def behave(line: Line) -> None:
         head = await line.head()
         if b"/body" in head:
             await line.send(CHUNKED + b"3\r\none\r\n")
+        else:
+            asked.set()
         await line.gone()
 
     async with served(behave) as server:
@@ -715,11 +752,11 @@ async def test_closing_the_client_cuts_what_is_under_way() -> None:
             asyncio.ensure_future(answer.read()),
             asyncio.ensure_future(client.send(post(f"{server.base}/head", b""))),
         ]
-        await asyncio.sleep(0.05)
+        await asked.wait()
         queued = asyncio.ensure_future(client.send(post(f"{server.base}/queued", b"")))
-        await asyncio.sleep(0.05)
+        await until(lambda: "1 waiting" in repr(client))
         await client.close()
-        results = await asyncio.wait_for(asyncio.gather(*waits, queued, return_exceptions=True), 1)
+        results = await asyncio.wait_for(asyncio.gather(*waits, queued, return_exceptions=True), AT_ONCE_SECONDS)
         assert [UpstreamCut, UpstreamCut, ConnectFailed] == [type(result) for result in results]
         with pytest.raises(ConnectFailed):
             await client.send(post(server.base))
@@ -781,7 +818,7 @@ async def test_giving_up_over_tls_does_not_wait_for_a_farewell() -> None:
             assert b"one" == await answer.read()
             deaf = True
             answer.close()
-            await asyncio.wait_for(network.gone.wait(), 0.2)
+            await network.left()
             await client.close()
     await tasks.cancel()
 

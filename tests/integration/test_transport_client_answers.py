@@ -4,12 +4,25 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
-from time import perf_counter
 
 import pytest
 
 from core.errors import UpstreamCut, UpstreamError, UpstreamMalformed, UpstreamTimeout
-from tests.raw_server import ANSWER, CHUNKED, OK, Line, Taker, body_of, post, replies, served
+from tests.clock_by_hand import ClockByHand
+from tests.raw_server import (
+    ANSWER,
+    AT_ONCE_SECONDS,
+    CHUNKED,
+    OK,
+    Line,
+    Taker,
+    body_of,
+    clock_by_hand,
+    post,
+    replies,
+    served,
+    settled,
+)
 from transport.client import HttpClient, PoolLimits
 from transport.messages import Clocks
 
@@ -21,6 +34,12 @@ async def client() -> AsyncIterator[HttpClient]:
     client = HttpClient()
     yield client
     await client.close()
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> ClockByHand:
+    """The clocks of connections, but for the connect clock."""
+    return clock_by_hand(monkeypatch)
 
 
 # Strictness
@@ -79,7 +98,7 @@ async def test_what_could_be_read_in_two_ways_is_malformed(client: HttpClient, s
     async with served(behave) as server:
         with pytest.raises(UpstreamMalformed):
             await body_of(await client.send(post(server.base)))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +151,7 @@ async def test_bytes_that_come_unasked_close_an_idle_connection(client: HttpClie
 
     async with served(behave) as server:
         assert b"ok" == await body_of(await client.send(post(server.base)))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await server.left()
         assert "<HttpClient <pool 0 open, 0 idle, 0 waiting>>" == repr(client)
 
 
@@ -209,21 +228,22 @@ async def test_an_answer_that_stops_within_its_head_keeps_to_the_head_limit(clie
 
 async def test_a_body_is_passed_on_as_it_comes_one_piece_for_each_reading() -> None:
     client = HttpClient()
-    go_on = asyncio.Event()
+    taken = asyncio.Event()
 
     async def behave(line: Line) -> None:
         await line.request()
         await line.send(CHUNKED + b"3\r\none\r\n")
-        await go_on.wait()
+        await taken.wait()
+        taken.clear()
         await line.send(b"3\r\ntwo\r\n5\r\nthree\r\n")
-        await asyncio.sleep(0.05)
+        await taken.wait()
         await line.send(b"4\r\nfour\r\n0\r\n\r\n")
         await line.gone()
 
     async with served(behave) as server:
         answer = await client.send(post(server.base))
-        taker = Taker(lambda _: bool(go_on.set()))  # type: ignore[func-returns-value]  # False: it is full
-        await asyncio.wait_for(answer.pass_on(taker.take, taker.ready), 2)
+        taker = Taker(lambda _: bool(taken.set()))  # type: ignore[func-returns-value]  # False: it is full
+        await asyncio.wait_for(answer.pass_on(taker.take, taker.ready), AT_ONCE_SECONDS)
         assert ([b"one", b"twothree", b"four"], 0) == (taker.pieces, taker.waits)
         assert b"" == await answer.read()
         await answer.pass_on(taker.take, taker.ready)
@@ -241,7 +261,9 @@ async def test_what_has_come_before_is_passed_on_first(client: HttpClient) -> No
         assert [b"ok"] == taker.pieces
 
 
-async def test_a_taker_that_is_full_stops_the_provider_without_a_clock(client: HttpClient) -> None:
+async def test_a_taker_that_is_full_stops_the_provider_without_a_clock(
+    client: HttpClient, by_hand: ClockByHand
+) -> None:
     size = 32 * 1024 * 1024
     sent = 0
 
@@ -254,16 +276,14 @@ async def test_a_taker_that_is_full_stops_the_provider_without_a_clock(client: H
             sent += 65536
 
     async with served(behave) as server:
-        answer = await client.send(post(server.base, clocks=Clocks(5, 5, 0.2)))
+        answer = await client.send(post(server.base, clocks=Clocks(60, 5, 5)))
         taker = Taker(lambda _: True)
         passing = asyncio.ensure_future(answer.pass_on(taker.take, taker.ready))
-        await asyncio.sleep(0.3)
-        held, taken = sent, len(taker.pieces)
-        await asyncio.sleep(0.3)
-        assert (held, taken, taker.waits) == (sent, len(taker.pieces), 1)
-        assert held < size / 2
+        assert await settled(lambda: sent) < size / 2
+        assert (1, 1) == (len(taker.pieces), taker.waits)
+        by_hand.pass_on(60)
         taker.room.set()
-        await asyncio.wait_for(passing, 10)
+        await asyncio.wait_for(passing, 60)
         assert size == sum(map(len, taker.pieces))
         assert len(taker.pieces) == taker.waits
 
@@ -271,8 +291,10 @@ async def test_a_taker_that_is_full_stops_the_provider_without_a_clock(client: H
 @pytest.mark.parametrize("from_", ["take", "ready"])
 async def test_what_a_taker_raises_comes_out_and_closes_the_connection(client: HttpClient, from_: str) -> None:
     error = LookupError("the client has gone")
+    taken = asyncio.Event()
 
     def take(piece: bytes) -> bool:
+        taken.set()
         if from_ == "take" and piece == b"two":
             raise error
         return piece != b"two"
@@ -283,7 +305,7 @@ async def test_what_a_taker_raises_comes_out_and_closes_the_connection(client: H
     async def behave(line: Line) -> None:
         await line.request()
         await line.send(CHUNKED + b"3\r\none\r\n")
-        await asyncio.sleep(0.02)
+        await taken.wait()
         await line.send(b"3\r\ntwo\r\n")
         await line.gone()
 
@@ -292,7 +314,7 @@ async def test_what_a_taker_raises_comes_out_and_closes_the_connection(client: H
         with pytest.raises(LookupError) as raised:
             await answer.pass_on(take, ready)
         assert error is raised.value
-        await asyncio.wait_for(server.gone.wait(), 0.2)
+        await server.left()
 
 
 @pytest.mark.parametrize(
@@ -301,24 +323,30 @@ async def test_what_a_taker_raises_comes_out_and_closes_the_connection(client: H
     ids=["broken", "cut", "silent"],
 )
 async def test_passing_on_fails_as_reading_does(
-    client: HttpClient, rest: bytes | None, kind: type[UpstreamError]
+    client: HttpClient, by_hand: ClockByHand, rest: bytes | None, kind: type[UpstreamError]
 ) -> None:
+    taken = asyncio.Event()
+
     async def behave(line: Line) -> None:
         await line.request()
         await line.send(CHUNKED + b"3\r\none\r\n")
-        await asyncio.sleep(0.02)
+        await taken.wait()
         if rest is None:
             await line.gone()
         else:
             await line.send(rest)
 
     async with served(behave) as server:
-        answer = await client.send(post(server.base, clocks=Clocks(5, 5, 0.1)))
-        taker = Taker()
+        answer = await client.send(post(server.base, clocks=Clocks(60, 5, 5)))
+        taker = Taker(lambda _: bool(taken.set()))  # type: ignore[func-returns-value]  # False: it is full
+        passing = asyncio.ensure_future(answer.pass_on(taker.take, taker.ready))
+        await taken.wait()
+        await asyncio.sleep(0)
+        by_hand.pass_on(0 if rest else 5)
         with pytest.raises(kind):
-            await asyncio.wait_for(answer.pass_on(taker.take, taker.ready), 1)
+            await asyncio.wait_for(passing, AT_ONCE_SECONDS)
         assert b"one" == b"".join(taker.pieces)[:3]
-        await asyncio.wait_for(server.gone.wait(), 0.2)
+        await server.left()
 
 
 async def test_cancelling_closes_the_connection_while_it_is_passed_on(client: HttpClient) -> None:
@@ -335,7 +363,7 @@ async def test_cancelling_closes_the_connection_while_it_is_passed_on(client: Ht
         passing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await passing
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+        await server.left()
 
 
 async def test_a_taker_may_give_the_answer_up(client: HttpClient) -> None:
@@ -354,11 +382,13 @@ async def test_a_taker_may_give_the_answer_up(client: HttpClient) -> None:
             return False
 
         with pytest.raises(UpstreamCut):
-            await asyncio.wait_for(answer.pass_on(take, Taker().ready), 1)
-        await asyncio.wait_for(server.gone.wait(), 0.1)
+            await asyncio.wait_for(answer.pass_on(take, Taker().ready), AT_ONCE_SECONDS)
+        await server.left()
 
 
-async def test_the_reader_who_goes_away_leaves_an_answer_that_can_still_be_read(client: HttpClient) -> None:
+async def test_the_reader_who_goes_away_leaves_an_answer_that_can_still_be_read(
+    client: HttpClient, by_hand: ClockByHand
+) -> None:
     go_on = asyncio.Event()
 
     async def behave(line: Line) -> None:
@@ -369,12 +399,13 @@ async def test_the_reader_who_goes_away_leaves_an_answer_that_can_still_be_read(
         await line.gone()
 
     async with served(behave) as server:
-        answer = await client.send(post(server.base, clocks=Clocks(5, 5, 0.1)))
+        answer = await client.send(post(server.base, clocks=Clocks(60, 5, 5)))
         reading = asyncio.ensure_future(answer.read())
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # now it waits
         reading.cancel()
+        await asyncio.wait({reading})
         # Longer than idle_seconds, with nobody waiting.
-        await asyncio.sleep(0.2)
+        by_hand.pass_on(60)
         go_on.set()
         assert b"ok" == await body_of(answer)
 
@@ -484,9 +515,8 @@ async def test_each_event_of_an_encoded_stream_is_given_when_it_comes(client: Ht
 
     async with served(behave) as server:
         answer = await client.send(post(server.base, headers=IDENTITY))
-        begun = perf_counter()
-        for number in range(3):
-            assert b"data: %d\n\n" % number == await answer.read()
-            seen.set()
-        assert b"" == await answer.read()
-        assert perf_counter() - begun < 1
+        async with asyncio.timeout(AT_ONCE_SECONDS):
+            for number in range(3):
+                assert b"data: %d\n\n" % number == await answer.read()
+                seen.set()
+            assert b"" == await answer.read()

@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 
 from core.errors import ConnectFailed, ConnectTimeout, Delivered
-from tests.raw_server import ANSWER, CHUNKED, OK, Line, answers_all, body_of, post, served
+from tests.clock_by_hand import ClockByHand
+from tests.gateway_process import until
+from tests.raw_server import (
+    ANSWER,
+    AT_ONCE_SECONDS,
+    CHUNKED,
+    OK,
+    Line,
+    answers_all,
+    body_of,
+    clock_by_hand,
+    post,
+    served,
+)
 from transport.client import HttpClient, PoolLimits
 from transport.messages import Clocks, ConnectionOptions, UpstreamResponse
 from transport.provider_connection import ProviderConnection
@@ -20,6 +33,12 @@ async def client() -> AsyncIterator[HttpClient]:
     client = HttpClient()
     yield client
     await client.close()
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> ClockByHand:
+    """The clocks of connections, but for the connect clock."""
+    return clock_by_hand(monkeypatch)
 
 
 def state(client: HttpClient) -> str:
@@ -56,12 +75,14 @@ async def send_read(client: HttpClient, url: str) -> bytes:
     return await body_of(await client.send(post(url)))
 
 
-async def test_idle_connections_are_closed_after_a_while() -> None:
-    client = HttpClient(PoolLimits(keep_alive_seconds=0.1))
+async def test_idle_connections_are_closed_after_a_while(by_hand: ClockByHand) -> None:
+    client = HttpClient(PoolLimits(keep_alive_seconds=10))
     async with served(answers_all) as server:
         assert b"ok" == await send_read(client, server.base)
+        by_hand.pass_on(9)
         assert "1 open, 1 idle, 0 waiting" == state(client)
-        await asyncio.wait_for(server.gone.wait(), 1)
+        by_hand.pass_on(1)
+        await server.left()
         assert "0 open, 0 idle, 0 waiting" == state(client)
         await client.close()
 
@@ -77,7 +98,7 @@ async def test_no_connection_is_kept_when_none_shall_be() -> None:
 
 @pytest.mark.parametrize(("said", "idle"), [(b"timeout=1", 0), (b"max=5, Timeout=100", 1), (b"timeout=soon", 1)])
 async def test_a_provider_that_says_how_long_it_keeps_connections_is_believed(
-    client: HttpClient, said: bytes, idle: int
+    client: HttpClient, by_hand: ClockByHand, said: bytes, idle: int
 ) -> None:
     async def behave(line: Line) -> None:
         await line.request()
@@ -86,7 +107,7 @@ async def test_a_provider_that_says_how_long_it_keeps_connections_is_believed(
 
     async with served(behave) as server:
         assert b"ok" == await send_read(client, server.base)
-        await asyncio.sleep(0.6)
+        by_hand.pass_on(0.6)
         assert f"{idle} open, {idle} idle, 0 waiting" == state(client)
 
 
@@ -123,13 +144,13 @@ async def test_who_gives_up_waiting_leaves_the_turn_to_the_next() -> None:
         first.cancel()
         held.close()
         # Its turn comes in the very moment in which it is given up, too.
-        (await asyncio.wait_for(second, 1)).close()
+        (await asyncio.wait_for(second, AT_ONCE_SECONDS)).close()
         held = await client.send(post(server.base))
         first, second = (asyncio.ensure_future(client.send(post(server.base))) for _ in range(2))
         await asyncio.sleep(0.01)
         held.close()
         first.cancel()
-        (await asyncio.wait_for(second, 1)).close()
+        (await asyncio.wait_for(second, AT_ONCE_SECONDS)).close()
         assert "0 open, 0 idle, 0 waiting" == state(client)
         await client.close()
 
@@ -154,7 +175,7 @@ async def test_a_connection_that_comes_back_to_nobody_serves_the_next_that_waits
             await asyncio.sleep(0)
         waiting[0].cancel()  # in the turn of the loop in which it got the connection
         await sending
-        done = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 1)
+        done = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), AT_ONCE_SECONDS)
         assert [asyncio.CancelledError, 200, 200] == [getattr(one, "status", type(one)) for one in done]
         assert (1, "1 open, 1 idle, 0 waiting") == (server.connections, state(client))
         await client.close()
@@ -180,7 +201,7 @@ async def test_limits_may_change_while_requests_wait() -> None:
         await asyncio.sleep(0.02)
         assert "1 open, 0 idle, 1 waiting" == state(client)
         client.limits = PoolLimits(connections=2)
-        (await asyncio.wait_for(waits, 1)).close()
+        (await asyncio.wait_for(waits, AT_ONCE_SECONDS)).close()
         held.close()
         await client.close()
 
@@ -203,13 +224,13 @@ async def test_a_failed_connection_gives_its_place_back() -> None:
 async def test_a_connection_attempt_is_cancelled_with_its_request(client: HttpClient) -> None:
     async with served(Line.gone) as server:
         sending = asyncio.ensure_future(client.send(post(f"https://localhost:{server.port}/")))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.connections)
         assert "1 open, 0 idle, 0 waiting" == state(client)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
         assert "0 open, 0 idle, 0 waiting" == state(client)
-        await asyncio.wait_for(server.gone.wait(), 0.2)
+        await server.left()
 
 
 async def test_closing_the_client_ends_connection_attempts() -> None:
@@ -217,10 +238,10 @@ async def test_closing_the_client_ends_connection_attempts() -> None:
     async with served(Line.gone) as server:
         url = f"https://localhost:{server.port}/"
         sending = asyncio.ensure_future(client.send(post(url, clocks=Clocks(None, None, None))))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.connections)
         await client.close()
         with pytest.raises(ConnectFailed, match="closing"):
-            await asyncio.wait_for(sending, 0.5)
+            await asyncio.wait_for(sending, AT_ONCE_SECONDS)
         with pytest.raises(ConnectFailed, match="closing"):
             await client.send(post(url))
 

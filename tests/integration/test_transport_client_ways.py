@@ -15,9 +15,11 @@ import pytest
 from core.errors import ConnectFailed, ConnectTimeout, Delivered, UpstreamError
 from core.secret import Secret
 from core.tasks import Tasks
+from tests import virtual_time
 from tests.connect_proxy import connect_proxy
+from tests.gateway_process import until
 from tests.planted import planted
-from tests.raw_server import ANSWER, Line, answers_all, body_of, post, served
+from tests.raw_server import ANSWER, AT_ONCE_SECONDS, Line, answers_all, body_of, post, served
 from transport.client import HttpClient
 from transport.dialing import Address, Names, connect_first
 from transport.messages import Clocks, ConnectionOptions
@@ -108,9 +110,8 @@ async def test_a_client_certificate_is_shown_and_a_renewed_one_without_a_restart
     options = ConnectionOptions(ca_file=AUTHORITY, cert_file=str(both))
     async with served(behave, server_tls(ask_client=True)) as server:
         assert b"ok" == await body_of(await client.send(post(server.base, options=options)))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await until(lambda: "0 open" in repr(client))
         shutil.copy(CERTIFICATES / "client-renewed.pem", both)
-        await asyncio.sleep(0.02)
         assert b"ok" == await body_of(await client.send(post(server.base, options=options)))
         assert ["gateway one", "gateway two"] == shown
         with pytest.raises(UpstreamError):
@@ -174,9 +175,8 @@ async def test_files_that_are_gone_fail_new_connections_and_not_the_client(clien
 
     async with served(behave, server_tls()) as server:
         assert b"ok" == await body_of(await client.send(post(server.base, options=options)))
-        await asyncio.wait_for(server.gone.wait(), 1)
+        await until(lambda: "0 open" in repr(client))
         authority.unlink()
-        await asyncio.sleep(0.02)
         with pytest.raises(ConnectFailed, match="own settings") as failed:
             await client.send(post(server.base, options=options))
         assert Delivered.NO is failed.value.delivered
@@ -305,8 +305,11 @@ async def test_a_proxy_that_says_nothing_is_on_the_connect_clock(client: HttpCli
     async with served(Line.gone) as proxy:
         options = ConnectionOptions(Secret.literal(f"http://localhost:{proxy.port}"))
         with pytest.raises(ConnectTimeout):
-            await client.send(post("https://provider.invalid/", clocks=Clocks(0.1, 5, 5), options=options))
-        await asyncio.wait_for(proxy.gone.wait(), 0.2)
+            await client.send(post("https://provider.invalid/", clocks=Clocks(0.1, 60, 60), options=options))
+        assert "0 open" in repr(client)
+        # On a slow machine it may not have come there.
+        if proxy.connections:
+            await proxy.left()
 
 
 # Addresses
@@ -341,19 +344,19 @@ async def test_an_address_that_does_not_answer_costs_the_stagger_alone(silent: A
     tasks = Tasks()
     begun = perf_counter()
     way = await connect_first([silent, silent, listening], tasks, 0.05)
-    assert 0.09 < perf_counter() - begun < 0.5
+    assert 0.09 < perf_counter() - begun < AT_ONCE_SECONDS  # the system tries for two minutes
     assert listening.address == way.getpeername()
     way.close()
-    assert await tasks.join(1)
+    assert await tasks.join(AT_ONCE_SECONDS)
 
 
 async def test_an_address_that_refuses_costs_nothing(listening: Address) -> None:
     tasks = Tasks()
     begun = perf_counter()
-    way = await connect_first([REFUSING, REFUSING, listening], tasks, 5)
-    assert perf_counter() - begun < 1
+    way = await connect_first([REFUSING, REFUSING, listening], tasks, 60)
+    assert perf_counter() - begun < AT_ONCE_SECONDS
     way.close()
-    assert await tasks.join(1)
+    assert await tasks.join(AT_ONCE_SECONDS)
 
 
 async def test_the_first_refusal_is_told_when_none_answers() -> None:
@@ -368,7 +371,7 @@ async def test_giving_up_leaves_no_attempt_behind(silent: Address) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await connect_first([silent, silent], tasks, 0.02)
-    assert await tasks.join(1)
+    assert await tasks.join(AT_ONCE_SECONDS)
 
 
 class Resolver:
@@ -386,18 +389,22 @@ class Resolver:
         return [*six, *[Address(socket.AF_INET, (f"127.0.0.{number}", port)) for number in (1, 2)]]
 
 
-async def test_names_are_looked_up_once_for_all_that_ask_and_remembered_for_a_while() -> None:
-    resolver = Resolver()
-    names = Names(Tasks(), resolver)
-    found = await asyncio.gather(*[names.addresses("host", 80, 0.1) for _ in range(5)])
-    assert ["::1", "127.0.0.1", "::2", "127.0.0.2", "::3"] == [one.address[0] for one in found[0]]
-    assert 1 == len(resolver.asked)
-    await names.addresses("host", 80, 0.1)
-    assert 1 == len(resolver.asked)
-    await asyncio.sleep(0.15)
-    await names.addresses("host", 80, 0)
-    await names.addresses("host", 80, 0)
-    assert 3 == len(resolver.asked)
+def test_names_are_looked_up_once_for_all_that_ask_and_remembered_for_a_while() -> None:
+    async def main() -> None:
+        resolver = Resolver()
+        names = Names(Tasks(), resolver)
+        found = await asyncio.gather(*[names.addresses("host", 80, 5) for _ in range(5)])
+        assert ["::1", "127.0.0.1", "::2", "127.0.0.2", "::3"] == [one.address[0] for one in found[0]]
+        assert 1 == len(resolver.asked)
+        await asyncio.sleep(4.9)
+        await names.addresses("host", 80, 5)
+        assert 1 == len(resolver.asked)
+        await asyncio.sleep(0.2)
+        await names.addresses("host", 80, 0)
+        await names.addresses("host", 80, 0)
+        assert 3 == len(resolver.asked)
+
+    virtual_time.run(main())
 
 
 async def test_a_failed_look_up_is_told_to_all_that_wait_and_not_remembered() -> None:

@@ -1,8 +1,8 @@
 """The echo provider as the pipeline sees it: its scripts played by the scripted client, on their clocks."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from core.errors import ConnectFailed, ConnectTimeout, UpstreamCut, UpstreamErro
 from core.headers import Headers
 from proxy.providers import build_adapter
 from proxy.providers.base import Call, LocalAdapter
+from tests import virtual_time
 from transport.messages import Clocks, UpstreamResponse
 from transport.scripted import ScriptedClient
 
@@ -38,15 +39,18 @@ async def body_of(answer: UpstreamResponse) -> bytes:
     return data
 
 
-async def test_a_stream_comes_event_by_event_at_its_pace() -> None:
-    begun = perf_counter()
-    answer = await ask("/chat/completions", chat("any", stream=True))
-    pieces = []
-    while piece := await answer.read():
-        pieces.append(piece)
-    assert 6 == len(pieces)
-    assert b"data: [DONE]\n\n" == pieces[-1]
-    assert 0.005 < perf_counter() - begun < 1
+def test_a_stream_comes_event_by_event_at_its_pace() -> None:
+    async def main() -> None:
+        pieces, moments = [], []
+        answer = await ask("/chat/completions", chat("any", stream=True))
+        while piece := await answer.read():
+            pieces.append(piece)
+            moments.append(asyncio.get_running_loop().time())
+        assert 6 == len(pieces)
+        assert b"data: [DONE]\n\n" == pieces[-1]
+        assert pytest.approx([0, 0.001, 0.002, 0.003, 0.004, 0.005]) == moments
+
+    virtual_time.run(main())
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ async def test_a_request_is_told_to_managers_and_to_its_own_token(start_gateway:
     first, other = make("team"), make("other")
     answers = [chat(gateway, first["token"]), chat(gateway, other["token"]), chat(gateway, first["token"], "secret")]
     assert [200, 200, 403] == [each.status for each in answers]
-    await until(lambda: len(requests_of(gateway)) == 3, 20)
+    await until(lambda: len(requests_of(gateway)) == 3)
     mine = requests_of(gateway, first["token"])
     assert ["model_not_allowed", None] == [each["error_code"] for each in mine]
     assert {"team"} == {each["token"] for each in mine}
@@ -94,7 +94,7 @@ async def test_a_token_of_the_file_sees_what_tokens_of_the_file_of_its_name_have
     url = new_url(kind)
     gateway = start_gateway(ECHO, access=DECLARED, extra={"DATABASE_URL": url})
     assert 200 == chat(gateway, OWN).status
-    await until(lambda: requests_of(gateway, OWN), 20)
+    await until(lambda: requests_of(gateway, OWN))
     found = requests_of(gateway, OWN)
     assert ["own"] == [each["token"] for each in found]
     lines = api(gateway, "/usage/export?format=jsonl", OWN).body.splitlines()

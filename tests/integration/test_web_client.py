@@ -19,7 +19,7 @@ def test_the_example_runs_as_it_stands(start_gateway: StartGateway) -> None:
         env=environment({"SLUICE_ADMIN_KEY": ADMIN_KEY}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (0, "") == (run.returncode, run.stderr)

@@ -24,7 +24,7 @@ webhooks:
     secret: ${env:HAND}
     events: [provider.down]   # seldom
 """
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Api:
@@ -155,6 +155,7 @@ async def _test_disabled(api: Api, hook: Receiver) -> None:
 
 
 async def _test_audited(api: Api) -> None:
+    await asyncio.to_thread(api.running.settle)
     entries = (await api.call("GET", "audit?resource=webhook")).json()["data"]
     assert {
         "webhook.create",

@@ -22,7 +22,7 @@ from webhooks.delivery import Limits
 from webhooks.service import Webhooks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MOST_SECONDS = 20
+MOST_SECONDS = 60
 
 _CHILD = """
 import asyncio, os, sys
@@ -139,7 +139,7 @@ async def test_what_was_committed_to_the_disk_before_a_kill_is_delivered(new_url
         with process("commit", url, spool, hook) as child:
             assert child.stdout is not None
             committed.add((await asyncio.to_thread(child.stdout.readline)).strip())
-            other = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=10)
+            other = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=MOST_SECONDS)
             other.execute("BEGIN IMMEDIATE")
             for _ in range(20):
                 committed.add((await asyncio.to_thread(child.stdout.readline)).strip())

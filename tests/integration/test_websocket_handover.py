@@ -58,15 +58,22 @@ class Raw(RequestHandler):
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Wire, ssl.SSLContext | None]]:
     loop = asyncio.get_running_loop()
     Echo.closed, Raw.stream, Flood.written = loop.create_future(), loop.create_future(), 0
-    serving = trusting = None
-    if request.param == "tls":
-        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        serving.load_cert_chain(CERTIFICATE)
-        trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE)) if request.param == "tls" else None
     async with wire() as made:
-        routes = [("/echo", Echo), ("/flood", Flood), ("/raw", Raw)]
-        await made.serve(Application(routes, log_function=lambda _: None), tls=serving, send_idle_seconds=1)
+        routes = [("/echo", Echo), ("/raw", Raw)]
+        await made.serve(
+            Application(routes, log_function=lambda _: None), tls=serving_tls(trusting), send_idle_seconds=120
+        )
         yield made, trusting
+
+
+def serving_tls(trusting: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """What a server has whose clients are ``trusting``."""
+    if trusting is None:
+        return None
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(CERTIFICATE)
+    return serving
 
 
 async def connect(server: tuple[Wire, ssl.SSLContext | None], path: str) -> WebSocketClientConnection:
@@ -118,6 +125,7 @@ async def test_a_client_that_does_not_read_makes_the_sender_wait_and_is_given_up
     server: tuple[Wire, ssl.SSLContext | None],
 ) -> None:
     made, trusting = server
+    await made.serve(Application([("/flood", Flood)]), tls=serving_tls(trusting), send_idle_seconds=1)
     client = await made.client(trusting)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
     client.send(UPGRADE.replace(b"/echo", b"/flood"))
@@ -206,7 +214,7 @@ async def test_an_upgrade_that_nobody_takes_ends(server: tuple[Wire, ssl.SSLCont
         def get(self) -> None:
             self.set_status(101)
 
-    await made.serve(Application([("/", Forgetful)], log_function=lambda _: None), header_seconds=0.1)
+    await made.serve(Application([("/", Forgetful)], log_function=lambda _: None), header_seconds=1)
     client = await made.client()
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert 101 == (await client.answer()).status

@@ -353,7 +353,7 @@ def test_a_patch_of_some_keys_keeps_all_lines_of_the_others(
             assert line in rest, "gone, or not in the same order"
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=500, deadline=None, suppress_health_check=[*SLOW, HealthCheck.filter_too_much])
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.data())
 def test_any_text_is_edited_as_meant_or_refused(text: str, data: st.DataObject) -> None:
     before = parse(text.encode(), "c.yaml")

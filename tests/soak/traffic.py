@@ -65,7 +65,7 @@ class Traffic:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         fields = {"authorization": f"Bearer {TOKEN}"}
-        timeout = aiohttp.ClientTimeout(total=20)
+        timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(headers=fields, timeout=timeout) as self._session:
             yield
 

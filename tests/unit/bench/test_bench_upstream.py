@@ -53,14 +53,14 @@ def test_a_body_in_chunks_is_answered(upstream: str) -> None:
 
 def _send_in_pieces(address: str, request: bytes, piece_bytes: int) -> bytes:
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as sock:
+    with socket.create_connection((host, int(port)), timeout=60) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(0, len(request) - 1, piece_bytes):
             sock.sendall(request[at : min(at + piece_bytes, len(request) - 1)])
         sock.settimeout(0.05)
         with pytest.raises(TimeoutError):
             sock.recv(1)
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.sendall(request[-1:])
         answer = b""
         while not answer.endswith(ANSWER):

@@ -16,6 +16,7 @@ from config.load import LoadedConfig, RejectedConfig, load
 from config.schema import Config, FallbacksByKind, Target
 from core.secret import Secret
 from gateway.pauses import brief_pauses
+from tests.cost import least_seconds
 from tests.planted import place_of_secrets
 
 Write = Callable[..., Path]
@@ -307,8 +308,13 @@ def routes_document(count: int) -> str:
     )
 
 
-async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_than_20_ms(write: Write) -> None:
+async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_moments_alone(write: Write) -> None:
+    """20 ms on a machine that counts to two million in as much; a full collection or a parser of C takes many times that.
+
+    Counted is the time that this process has, of both threads: what others take of it is no part of the loop's wait.
+    """
     path = write(routes_document(1000))
+    (most,) = least_seconds(lambda: sum(range(2_000_000)))
 
     def load_as_a_reload_does() -> LoadedConfig:
         with brief_pauses():
@@ -318,17 +324,17 @@ async def test_loading_a_thousand_routes_in_a_thread_blocks_the_loop_for_less_th
     gc.collect()
     gc.freeze()
     worst: list[float] = []
-    while len(worst) < 10 and min(worst, default=1.0) >= 0.020:  # a busy machine delays every program on it
+    while len(worst) < 10 and min(worst, default=most) >= most:  # another processor may have gone on in that time
         lags = [0.0]
         loading = asyncio.get_running_loop().run_in_executor(None, load_as_a_reload_does)
         while not loading.done():
-            began = time.perf_counter()
+            began = time.process_time()
             await asyncio.sleep(0.001)
-            lags.append(time.perf_counter() - began - 0.001)
+            lags.append(time.process_time() - began)
         assert 1000 == len((await loading).config.routes)
         worst.append(max(lags))
     gc.unfreeze()
-    assert min(worst) < 0.020, worst
+    assert min(worst) < most, worst
 
 
 def test_a_thousand_faults_are_all_told(write: Write) -> None:

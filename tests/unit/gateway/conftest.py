@@ -11,6 +11,7 @@ from config.edit.edits import Edit, PutEntry
 from core.clock import Clock, SystemClock
 from core.events import Event
 from core.identity import Author
+from gateway import revisions
 from gateway.control import Answered, Task
 from gateway.editing import ConfigEditor
 from gateway.others import Alone
@@ -48,6 +49,19 @@ class Others(Alone):
         self.handlers[kind] = handler
 
 
+class MovableClock:
+    """The time of day is another when a test says so."""
+
+    def __init__(self) -> None:
+        self.ahead_seconds = 0.0
+
+    def monotonic(self) -> float:
+        return SystemClock.monotonic()
+
+    def time(self) -> float:
+        return SystemClock.time() + self.ahead_seconds
+
+
 class LaterClock(SystemClock):
     """The time of day is another by an hour."""
 
@@ -58,7 +72,7 @@ class LaterClock(SystemClock):
 
 async def until_told(expected: T, ask: Callable[[], Awaitable[T]]) -> None:
     """What is written in the background is there at some time."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while expected != await ask():
             await asyncio.sleep(0.02)
 
@@ -158,8 +172,10 @@ Start = Callable[..., Gateway]
 
 
 @pytest.fixture
-async def start(path: Path) -> AsyncIterator[Start]:
+async def start(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     """Another process on the same document each time."""
+    # What was put in force is kept when an edit has been made, however slow the machine is.
+    monkeypatch.setattr(revisions, "SECONDS_FOR_STORING", 60.0)
     running: list[Gateway] = []
 
     def begin(clock: Clock | None = None) -> Gateway:

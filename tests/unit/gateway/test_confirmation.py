@@ -11,17 +11,33 @@ from config.edit.errors import ReadOnlyDocument
 from config.edit.writer import LockedDraft
 from core.events import ConfigRolledBack, RequestFailed
 from core.identity import Author
+from gateway import confirmation
 from gateway.control import Apply
 from management.editing.editor import ConfirmationPending, NothingPending, Reloaded
 from tests.conftest import ExpectLog
 from tests.gateway_process import until
-from tests.unit.gateway.conftest import AUTHOR, GOOD, MORE, TWO, Gateway, LaterClock, Start, until_told
+from tests.unit.gateway.conftest import AUTHOR, GOOD, MORE, TWO, Gateway, LaterClock, MovableClock, Start, until_told
 
 
-async def test_an_edit_that_is_confirmed_stays(gateway: Gateway) -> None:
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+async def gateway(start: Start, clock: MovableClock, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    # How soon it is seen that the clock was moved.
+    monkeypatch.setattr(confirmation, "_LOOK_SECONDS", 0.02)
+    return start(clock)
+
+
+WITHIN_SECONDS = 60.0
+"""Time enough for what a test does before it moves the clock beyond."""
+
+
+async def test_an_edit_that_is_confirmed_stays(gateway: Gateway, clock: MovableClock) -> None:
     before, began = gateway.revision, datetime.now(UTC)
-    # The first edit makes the database, which takes its time.
-    done = await gateway.commit(TWO, confirm_within_seconds=2)
+    done = await gateway.commit(TWO, confirm_within_seconds=WITHIN_SECONDS)
     pending = gateway.editor.pending()
     assert pending is not None
     assert (done.revision, before, done.confirm_by, AUTHOR) == (
@@ -30,14 +46,15 @@ async def test_an_edit_that_is_confirmed_stays(gateway: Gateway) -> None:
         pending.confirm_by,
         pending.author,
     )
-    assert began <= pending.confirm_by - timedelta(seconds=2) <= datetime.now(UTC)
+    assert began <= pending.confirm_by - timedelta(seconds=WITHIN_SECONDS) <= datetime.now(UTC)
     with pytest.raises(NothingPending):
         await gateway.editor.confirm(before, AUTHOR)
     with pytest.raises(ConfirmationPending):
         await gateway.commit(RemoveEntry("providers", "echo"))
     await gateway.editor.confirm(done.revision, AUTHOR)
     assert gateway.editor.pending() is None
-    await asyncio.sleep((pending.confirm_by - datetime.now(UTC)).total_seconds() + 0.2)
+    clock.ahead_seconds = WITHIN_SECONDS + 1
+    await asyncio.sleep(0.2)
     assert done.revision == gateway.revision
     with pytest.raises(NothingPending):
         await gateway.editor.confirm(done.revision, AUTHOR)
@@ -45,11 +62,14 @@ async def test_an_edit_that_is_confirmed_stays(gateway: Gateway) -> None:
         await gateway.editor.roll_back(AUTHOR)
 
 
-async def test_an_edit_that_nobody_confirms_is_taken_back(gateway: Gateway, expect_log: ExpectLog) -> None:
+async def test_an_edit_that_nobody_confirms_is_taken_back(
+    gateway: Gateway, clock: MovableClock, expect_log: ExpectLog
+) -> None:
     before = gateway.revision
     edit = MergePatch({"providers": [{"name": "a", "type": "echo"}, {"name": "b", "type": "echo"}]})
     with expect_log("is taken back, nobody has confirmed it in time"):
-        done = await gateway.commit(edit, confirm_within_seconds=0.2)
+        done = await gateway.commit(edit, confirm_within_seconds=WITHIN_SECONDS)
+        clock.ahead_seconds = WITHIN_SECONDS + 1
         await until(lambda: gateway.told(ConfigRolledBack))
         await until(lambda: gateway.editor.pending() is None)
     assert (GOOD, MORE) == (gateway.text, gateway.included)
@@ -57,7 +77,7 @@ async def test_an_edit_that_nobody_confirms_is_taken_back(gateway: Gateway, expe
     assert [ConfigRolledBack(revision=done.revision, restored=before, reason="unconfirmed")] == gateway.told(
         ConfigRolledBack
     )
-    assert Apply(before, "rollback") == gateway.others.asked[-1]
+    await until(lambda: Apply(before, "rollback") == gateway.others.asked[-1])
     await until(lambda: not gateway.waits)
     await until_told([("admin_key", "config.rollback")], gateway.audited)
     await until_told(["start", "api", "rollback"], gateway.triggers)
@@ -88,13 +108,15 @@ async def test_an_edit_that_lets_requests_fail_is_taken_back_at_once(gateway: Ga
     assert ["failures"] == [event.reason for event in gateway.told(ConfigRolledBack)]
 
 
-async def test_one_of_several_processes_takes_it_back(start: Start, expect_log: ExpectLog) -> None:
-    gateways = [start() for _ in range(3)]
-    # On a slow machine the others must hear of it in time.
-    done = await gateways[0].commit(TWO, confirm_within_seconds=3)
+async def test_one_of_several_processes_takes_it_back(
+    gateway: Gateway, start: Start, clock: MovableClock, expect_log: ExpectLog
+) -> None:
+    gateways = [gateway, start(clock), start(clock)]
+    done = await gateway.commit(TWO, confirm_within_seconds=WITHIN_SECONDS)
     for each in gateways[1:]:
         await each.others.handlers[Apply](Apply(done.revision, "api"))  # type: ignore[misc]  # each task has its own handler
-        assert each.editor.pending() == gateways[0].editor.pending()
+        assert each.editor.pending() == gateway.editor.pending()
+    clock.ahead_seconds = WITHIN_SECONDS + 1
     with expect_log("is taken back"):
         await until(lambda: all(each.editor.pending() is None for each in gateways))
         await until(lambda: any(each.told(ConfigRolledBack) for each in gateways))
@@ -102,14 +124,16 @@ async def test_one_of_several_processes_takes_it_back(start: Start, expect_log: 
 
 
 async def test_an_edit_of_a_process_that_has_died_is_taken_back_by_the_next(
-    gateway: Gateway, start: Start, expect_log: ExpectLog
+    gateway: Gateway, start: Start, clock: MovableClock, expect_log: ExpectLog
 ) -> None:
-    await gateway.commit(TWO, confirm_within_seconds=1.5)
+    await gateway.commit(TWO, confirm_within_seconds=WITHIN_SECONDS)
     await gateway.close()
-    later = start()
+    later = start(clock)
     assert ["echo", "two", "more"] == later.providers
+    clock.ahead_seconds = WITHIN_SECONDS + 1
     with expect_log("is taken back"):
         await until(lambda: later.told(ConfigRolledBack))
+    await until(lambda: later.editor.pending() is None)
     assert GOOD == gateway.text
 
 
@@ -129,11 +153,14 @@ async def test_an_edit_that_is_overdue_at_the_start_is_never_put_in_force(
     await until_told([("admin_key", "config.rollback")], later.audited)
 
 
-async def test_what_was_changed_by_hand_meanwhile_is_not_taken_back(gateway: Gateway, expect_log: ExpectLog) -> None:
-    await gateway.commit(TWO, confirm_within_seconds=2)
+async def test_what_was_changed_by_hand_meanwhile_is_not_taken_back(
+    gateway: Gateway, clock: MovableClock, expect_log: ExpectLog
+) -> None:
+    await gateway.commit(TWO, confirm_within_seconds=WITHIN_SECONDS)
     by_hand = gateway.text + "# by hand\n"
-    gateway.write(by_hand)
     with expect_log("was changed while configuration .* waited to be confirmed"):
+        gateway.write(by_hand)
+        clock.ahead_seconds = WITHIN_SECONDS + 1
         await until(lambda: gateway.editor.pending() is None)
     assert by_hand == gateway.text
     assert [] == gateway.told(ConfigRolledBack)
@@ -155,16 +182,17 @@ async def test_an_edit_that_could_not_be_written_is_not_waited_for(
 
 
 async def test_what_cannot_be_taken_back_is_tried_again(
-    gateway: Gateway, expect_log: ExpectLog, caplog: pytest.LogCaptureFixture
+    gateway: Gateway, clock: MovableClock, expect_log: ExpectLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = gateway.beside("key")
     key.write_text("first")
     gateway.write(GOOD + "route_tests: []\nserver: {workers: '${file:workers}'}\n")
     gateway.beside("workers").write_text("1")
     assert isinstance(await gateway.editor.reload("api", AUTHOR), Reloaded)
-    await gateway.commit(PutDocument(GOOD.encode()), confirm_within_seconds=2)
+    await gateway.commit(PutDocument(GOOD.encode()), confirm_within_seconds=WITHIN_SECONDS)
     # The document before refers to what is there no more.
     gateway.beside("workers").unlink()
+    clock.ahead_seconds = WITHIN_SECONDS + 1
     with expect_log("cannot be, and is tried again|is taken back", logging.WARNING):
         await until(lambda: any("is tried again" in message for message in caplog.messages))
         assert gateway.editor.pending() is not None

@@ -103,7 +103,7 @@ def said(told: Told) -> str:
 async def collect(listening: Listening, count: int) -> list[Told]:
     """The next ``count``, and what comes with them."""
     found: list[Told] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += await listening.next(1.0) or ()
     return found
@@ -192,10 +192,10 @@ async def test_there_is_a_bound_of_listeners(alone: Process, monkeypatch: pytest
 async def test_a_process_that_ends_says_so_and_takes_no_other(alone: Process) -> None:
     listening = await alone.listen()
     alone.events.emit(GatewayStopping(reason="signal"))
-    last = await listening.next(20)
+    last = await listening.next(60)
     assert last is not None
     assert ["signal"] == [said(each) for each in last]
-    assert None is await listening.next(20)
+    assert None is await listening.next(60)
     with pytest.raises(FeedEnds):
         await alone.listen()
     await listening.close()

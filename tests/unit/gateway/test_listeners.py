@@ -53,7 +53,7 @@ class House:
         return self.clients[-1]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.001)
 
@@ -119,23 +119,31 @@ async def test_another_workers_turn_is_respected_for_a_while(house: House) -> No
     began = loop.time()
     client = await house.client()
     assert 200 == await ask(client)
-    assert 0.008 < loop.time() - began < 1
-    assert 3 <= turns.asked
+    assert 0.008 < loop.time() - began
+    assert 2 <= turns.asked
     turns.mine = True
-    began = loop.time()
     assert 200 == await ask(await house.client())
     assert 2 == listener.open
 
 
 async def test_a_turn_that_another_worker_took_is_forgotten(house: House) -> None:
-    turns = Turns(mine=False)
-    listener = house.listen(Door(), spread=turns)
+    taken: list[socket.socket] = []
+
+    class Taking(Turns):
+        """Another worker takes the connection while this one leaves it to others."""
+
+        def may_accept(self) -> bool:
+            if not taken:
+                taken.append(other.accept()[0])
+            return super().may_accept()
+
+    listener = house.listen(Door(), spread=Taking(mine=False))
     other = listener._sockets[0].dup()
     other.setblocking(False)
     client = await house.client()
-    await house.until(lambda: turns.asked > 0)
-    with contextlib.closing(other), contextlib.closing(other.accept()[0]):
-        await asyncio.sleep(0.02)
+    await house.until(lambda: bool(taken))
+    with contextlib.closing(other), contextlib.closing(taken[0]):
+        await asyncio.sleep(0.05)
         assert 0 == listener.open
     await client.lost()
 
@@ -184,7 +192,8 @@ async def test_no_more_descriptors_is_waited_out(
     assert 0 == failures
 
 
-async def test_the_end_lets_what_is_written_be_read(house: House) -> None:
+async def test_the_end_lets_what_is_written_be_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.listeners._CLOSE_SECONDS", 60)
     door = Door(answer_nothing)
     listener = house.listen(door)
     client = await house.client()

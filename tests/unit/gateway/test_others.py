@@ -11,6 +11,7 @@ from gateway import others
 from gateway.control import Answered, Asked, ClearCooldown, Done, Message, RefreshTokens
 from gateway.others import Alone, Relays, Tasked, TaskFailed
 from tests.conftest import ExpectLog
+from tests.gateway_process import until
 
 TASK = RefreshTokens(7)
 
@@ -70,7 +71,7 @@ async def test_nobody_else_is_an_answer_and_so_is_the_end() -> None:
 async def test_who_is_silent_is_not_waited_for() -> None:
     relays, asker, other = Relays(), Worker(), Worker()
     relays.asked(asker, Asked(1, TASK, 0.02), [other])
-    await asyncio.sleep(0.05)
+    await until(lambda: asker.heard)
     assert [Answered(1, silent=1, number=1)] == asker.heard
 
 
@@ -129,6 +130,6 @@ async def test_a_worker_does_what_others_ask_and_says_so(tasks: Tasks, expect_lo
             tasked.asked(Asked(version, RefreshTokens(version)))
         # What nobody here knows how to do is not done.
         tasked.asked(Asked(3, ClearCooldown("openai")))
-        await tasks.join(1)
+        await tasks.join(60)
     assert [0, 1, 2] == done
     assert [Done(0), Done(1, failed=True), Done(2, failed=True), Done(3, failed=True)] == supervisor.heard

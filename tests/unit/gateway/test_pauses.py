@@ -36,8 +36,8 @@ def test_threads_that_overlap_leave_the_settings_as_they_were() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         one, two = threads.submit(first), threads.submit(second)
-        one.result(10)
-        still_inside = two.result(10)
+        one.result(60)
+        still_inside = two.result(60)
     assert still_inside != before
     assert before == settings()
 

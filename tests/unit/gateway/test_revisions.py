@@ -1,6 +1,7 @@
 """What was put in force is kept, with who has brought it there."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,12 +103,18 @@ async def test_a_change_of_the_file_is_kept_and_audited_once(gateway: Gateway, m
 async def test_what_another_worker_has_written_is_not_kept_as_a_change_of_the_file(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revisions_module, "_SETTLED_SECONDS", 0.05)
+    others_have_told = asyncio.Event()
+
+    async def settle(_seconds: float) -> None:
+        await others_have_told.wait()
+
+    monkeypatch.setattr(revisions_module, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": settle}))
     gateway.write(GOOD.replace("echo,", "changed,"))
     # The watch is quicker than the other worker's word.
     outcome = await gateway.reloader.reload("watch")
     assert isinstance(outcome, Reloaded)
     await gateway.others.handlers[Apply](Apply(outcome.revision, "api"))  # type: ignore[misc]  # each task has its own handler
+    others_have_told.set()
     await asyncio.sleep(0.2)
     assert not gateway.stores
     # Put back by hand later, the same document is a change of the file.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,19 @@ from gateway.resources import Resources
 from gateway.stores import StoreState
 from storage.errors import Reason, StorageUnavailable
 from storage.records import NewAuditEntry
+from storage.writer import SpooledWriter
 from tests.conftest import ExpectLog
 from tests.gateway_process import environment, run_cli
 from tests.planted import place_of_secrets
 
 ENTRY = NewAuditEntry(at=1, actor="a", actor_kind="b", action="c", resource="d", outcome="done")
+
+
+@pytest.fixture(autouse=True)
+def patient_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes a database takes its time: meanwhile nothing goes to the disk instead."""
+    made: Any = SpooledWriter.__init__
+    monkeypatch.setitem(made.__kwdefaults__, "patience_seconds", 60.0)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def started(place: Path, text: str, resources: Resources) -> Reloader:
 
 
 async def until_ok(resources: Resources) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while resources.stores.state() != StoreState(status="ok"):
             await asyncio.sleep(0.02)
 

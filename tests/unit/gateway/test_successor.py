@@ -142,7 +142,9 @@ async def test_a_successor_that_fails_changes_nothing(
     script: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(upgrade, "_READY_SECONDS", 0.5)
+    if "was not ready" in reason:
+        # The others have all the time that a machine needs to start them.
+        monkeypatch.setattr(upgrade, "_READY_SECONDS", 0.5)
     monkeypatch.setattr(upgrade, "_END_SECONDS", 0.5)
     monkeypatch.setattr(upgrade, "_LOOK_SECONDS", 0.01)
     one = old(script)
@@ -168,18 +170,21 @@ async def test_an_upgrade_is_one_at_a_time(old: StartOld, folder: RuntimeFolder,
 
 
 async def test_nobody_takes_the_place_of_who_is_told_to_stop(
-    old: StartOld, folder: RuntimeFolder, expect_log: ExpectLog
+    old: StartOld, folder: RuntimeFolder, expect_log: ExpectLog, tmp_path: Path
 ) -> None:
-    one = old(f"time.sleep(0.2)\n{SERVES}")
+    may_serve = tmp_path / "may serve"
+    one = old(f"while not os.path.exists({str(may_serve)!r}): time.sleep(0.01)\n{SERVES}")
     with expect_log("told to stop meanwhile"):
         one.upgrader.ask()
         await asyncio.sleep(0.05)
         one.stopping = True
+        may_serve.touch()
         await until(lambda: mine(folder).failures and not len(one.upgrader._tasks))
     with expect_log("it is stopping"):
         one.upgrader.ask()
         await until(lambda: mine(folder).failures == 2 and not len(one.upgrader._tasks))
     one.stopping = False
+    may_serve.unlink()
     one.upgrader.ask()
     await asyncio.sleep(0.05)
     await one.upgrader.close()

@@ -296,10 +296,11 @@ def call(io_loop: IOLoop, http_client: AsyncHTTPClient, base_url: str) -> Call:
                 raise_error=False,
                 allow_nonstandard_methods=True,
                 follow_redirects=False,
-                request_timeout=5,
+                connect_timeout=60,
+                request_timeout=60,
             )
 
-        response = io_loop.run_sync(fetch, timeout=10)
+        response = io_loop.run_sync(fetch, timeout=90)
         answer = Answer(
             response.code, {name.lower(): value for name, value in response.headers.get_all()}, response.body
         )

@@ -245,7 +245,7 @@ def chunked_reload(io_loop: IOLoop, port: int, key: str, chunks: int) -> bytes:
     """A reload whose body of ``chunks`` times 64 KiB has no length, over a plain socket; gives the answer's head."""
 
     def send() -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(
                 f"POST /api/v1/config/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
                 "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n".encode()
@@ -269,7 +269,7 @@ def in_thread(io_loop: IOLoop, work: Callable[[], bytes]) -> bytes:
     async def run() -> bytes:
         return await IOLoop.current().run_in_executor(None, work)
 
-    return bytes(io_loop.run_sync(run, timeout=10))
+    return bytes(io_loop.run_sync(run, timeout=90))
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def unfinished(io_loop: IOLoop, port: int, request: str, key: str = "") -> bytes
     """What is answered to a request that sends 1 MiB of a body, and then nothing, until the gateway closes."""
 
     def send() -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(
                 f"{request} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
                 "Transfer-Encoding: chunked\r\n\r\n".encode()

@@ -359,7 +359,7 @@ class RawClient:
         async def read() -> bytes:
             return await asyncio.get_running_loop().sock_recv(self._link, 1 << 16)
 
-        found: bytes = self._loop.run_sync(read, timeout=30)
+        found: bytes = self._loop.run_sync(read, timeout=60)
         return found
 
     def read_all(self) -> bytes:

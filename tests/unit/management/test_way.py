@@ -60,7 +60,7 @@ def raw(io_loop: IOLoop, port: int, request: bytes) -> bytes:
     """The answer to a request as it is written here."""
 
     def send() -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(request)
             answer = b""
             while piece := connection.recv(65536):
@@ -70,7 +70,7 @@ def raw(io_loop: IOLoop, port: int, request: bytes) -> bytes:
     async def run() -> bytes:
         return await IOLoop.current().run_in_executor(None, send)
 
-    return bytes(io_loop.run_sync(run, timeout=10))
+    return bytes(io_loop.run_sync(run, timeout=90))
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,11 @@ async def test_an_exchange_that_is_cut_as_the_gateway_ends_gives_its_place_back(
 
 
 async def test_who_leaves_before_the_answer_has_made_a_request() -> None:
-    gateway = plane(Provider("up", [(Stall(),), answer(REPLY)]), **limited({"requests": 2, "per": "day"}))
+    provider = Provider("up", [(Stall(),), answer(REPLY)])
+    gateway = plane(provider, **limited({"requests": 2, "per": "day"}))
     exchange = request(body=b'{"model":"m"}')
     running = gateway.begin(exchange)
-    await until(partial(_admitted, gateway))
+    await until(lambda: provider.requests)
     await asyncio.sleep(0.01)
     exchange.leave()
     await asyncio.gather(running, return_exceptions=True)

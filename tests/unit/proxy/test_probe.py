@@ -8,7 +8,7 @@ import pytest
 import proxy.probe
 from config.schema import Provider as Entry
 from config.schema import TokenPlacement
-from core.clock import ManualClock, SystemClock
+from core.clock import Clock, ManualClock, SystemClock
 from core.events import Event
 from core.headers import Headers
 from proxy.dataplane import BoundProvider
@@ -16,8 +16,10 @@ from proxy.probe import Probed, Prober
 from proxy.providers import build_adapter
 from proxy.providers.echo import Echo
 from routing.cooldown import Reason
+from tests import virtual_time
 from tests.exchange import JSON, Plane, Provider, answer, key_of
 from tests.live_credentials import OAUTH, SignedIn, token
+from tests.virtual_time import VirtualClock
 from transport.script import Cut, Head, Receive, Refuse, Script, Send, Stall, Step
 from transport.scripted import ScriptedClient
 
@@ -25,8 +27,8 @@ LIST = b'{"data":[{"id":"a"},{"id":"b"}]}'
 OPENAI = {"name": "up", "type": "openai", "credentials": [{"name": "main", "api_key": key_of("up")}]}
 
 
-def prober(plane: Plane) -> Prober:
-    return Prober(lambda: plane.plane, lambda bound: bound.client, SystemClock(), lambda: 0.0)
+def prober(plane: Plane, clock: Clock | None = None) -> Prober:
+    return Prober(lambda: plane.plane, lambda bound: bound.client, clock or SystemClock(), lambda: 0.0)
 
 
 def names(probed: Probed) -> list[str]:
@@ -165,12 +167,16 @@ async def test_what_goes_wrong_is_told_and_not_raised(how: str) -> None:
     assert words in probed.error.message
 
 
-async def test_a_silent_provider_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy.probe, "_LIST_SECONDS", 0.05)
+def test_a_silent_provider_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy.probe, "_LIST_SECONDS", 3.0)
     steps = (Head(200, Headers(JSON)), Send(LIST[:9]), Stall())
-    probed = await prober(Plane(Provider("up", [steps]))).models("up")
+
+    async def ask() -> Probed:
+        return await prober(Plane(Provider("up", [steps])), VirtualClock()).models("up")
+
+    probed = virtual_time.run(ask())
     assert ("upstream_timeout", 200) == (code(probed), probed.status)
-    assert 0.04 < probed.seconds < 3
+    assert pytest.approx(3.0) == probed.seconds
 
 
 async def test_a_list_that_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,9 @@ async def make(
     database: Database, tmp_path: Path, ended: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Make]:
     """``make(max_spool_bytes=…)``: a ledger over the database, whose spool is in the test's directory."""
+    # Longer than any test waits: where a test is about their end, it sets them itself.
     monkeypatch.setattr(ledger_writer, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(ledger_writer, "CLOSE_SECONDS", 60)
     monkeypatch.setattr(ledger_writer, "_FIRST_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(ledger_writer, "_LAST_RETRY_SECONDS", 0.05)
     async with AsyncExitStack() as closing:
@@ -119,7 +121,7 @@ async def make(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -205,8 +207,9 @@ async def test_requests_go_to_the_database_many_at_a_time(make: Make, database: 
     assert [1000] == database.batches
     await until(lambda: LedgerState(status="ok") == book.state)
     book.end(1000, error_code="cancelled")
-    await until(lambda: len(database.rows) == 1001)
-    assert (1001, 0) == (book.counting.counts["written"], book.counting.counts["waiting"])
+    # What waits is counted a moment after the database has it.
+    await until(lambda: (1001, 0) == (book.counting.counts["written"], book.counting.counts["waiting"]))
+    assert 1001 == len(database.rows)
     # Neither a spool nor an event where all is well.
     assert ([], False) == (book.told, (tmp_path / "spool").exists())
 
@@ -264,7 +267,7 @@ async def test_while_the_database_is_away_rows_wait_on_the_disk(
     assert (0, True) == (up.lost, up.down_seconds > 0)
     # From the disk in its order, none of it twice.
     assert [f"req_{number}" for number in range(1200)] == [one for one in database.rows if one != "req_1200"]
-    assert [] == list((tmp_path / "spool").iterdir())
+    await until(lambda: [] == list((tmp_path / "spool").iterdir()))
 
 
 async def test_new_rows_do_not_wait_for_those_on_the_disk(
@@ -295,7 +298,7 @@ async def test_what_is_on_the_disk_is_written_though_there_are_always_new_rows(
     # While some are written the next ones gather.
     database.fails, database.takes_seconds = None, 0.03
     last = 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while book.state.spooled:
             book.end(last)
             last += 1
@@ -423,10 +426,10 @@ async def test_at_the_end_all_rows_are_written(make: Make, database: Database) -
 async def test_what_the_database_does_not_take_at_the_end_is_left_for_the_next_start(
     make: Make, database: Database, expect_log: ExpectLog, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
 ) -> None:
-    monkeypatch.setattr(ledger_writer, "CLOSE_SECONDS", 0.1)
     book = make()
     book.end(*range(700))
     if hangs:
+        monkeypatch.setattr(ledger_writer, "CLOSE_SECONDS", 0.1)
         database.open.clear()
         await book.ledger.close()
     else:

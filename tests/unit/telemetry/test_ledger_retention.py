@@ -14,7 +14,7 @@ AWAY = StorageUnavailable("the database is away", Reason.UNREACHABLE)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -26,7 +26,7 @@ async def test_a_timer_that_is_early_counts_as_on_time() -> None:
     tasks = Tasks()
     # A clock that stands still: seen from it every timer is early.
     tasks.spawn(LoopLag(ManualClock(), measured.put_nowait, interval_seconds=0.001).run(), "loop-lag")
-    assert 0.0 == await asyncio.wait_for(measured.get(), 5)
+    assert 0.0 == await asyncio.wait_for(measured.get(), 60)
     await tasks.cancel()
 
 

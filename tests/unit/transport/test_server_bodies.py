@@ -6,8 +6,10 @@ from collections.abc import Awaitable
 import pytest
 from tornado.httputil import HTTPInputError
 
+from tests.clock_by_hand import ClockByHand
 from tests.conftest import ExpectLog
 from tests.wire import Door, Request, Wire, answer_nothing
+from transport import server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -15,7 +17,10 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 class TooLarge(Request):
     """Answered with 413 as soon as some of its body comes."""
 
+    given = 0
+
     def data_received(self, chunk: bytes) -> None:
+        self.given += len(chunk)
         self.connection.start_answer(413, [], b"no", complete=True)
 
 
@@ -46,15 +51,18 @@ async def test_an_answer_may_come_before_the_body_and_keep_the_connection(wire: 
 
 
 async def test_a_body_that_goes_on_after_the_answer_is_dropped_for_a_while_without_a_reset(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, by_hand: ClockByHand
 ) -> None:
-    monkeypatch.setattr("transport.server._LINGER_SECONDS", 0.2)
-
-    await wire.serve(Door(kind=TooLarge))
+    door = Door(kind=TooLarge)
+    await wire.serve(door)
     client = await wire.client()
     client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n", b"x" * 100_000)
     assert 413 == (await client.answer()).status
     client.send(b"x" * 100_000)
+    (request,) = door.requests
+    assert isinstance(request, TooLarge)
+    await wire.until(lambda: request.given + wire.connections[0]._dropped == 200_000)
+    by_hand.pass_on(server._LINGER_SECONDS)
     assert b"" == await client.rest()
 
 
@@ -153,19 +161,20 @@ async def test_coroutines_of_the_body_hold_it_back_too(wire: Wire) -> None:
     assert b"POST /p hello" == (await client.answer()).body
 
 
-async def test_a_paused_body_waits_at_the_client(wire: Wire) -> None:
+async def test_a_paused_body_waits_at_the_client(wire: Wire, by_hand: ClockByHand) -> None:
     class Paused(Request):
         def data_received(self, chunk: bytes) -> None:
             super().data_received(chunk)
             self.connection.pause_body()
 
     door = Door(kind=Paused)
-    await wire.serve(door, body_idle_seconds=0.1)
+    await wire.serve(door, body_idle_seconds=10)
     client = await wire.client()
     body = b"x" * 8_000_000
     client.send(post(body))
     request = await door.request()
     # Longer than the client's clock: it is not the client that pauses.
+    by_hand.pass_on(30)
     await asyncio.sleep(0.3)
     assert len(request.body) <= 1 << 20
     while not request.ended.is_set():

@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 
+from tests.clock_by_hand import ClockByHand
 from tests.wire import Client, Door, Request, Wire, answer_nothing
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -45,11 +46,14 @@ async def test_an_idle_connection_is_closed_silently(wire: Wire) -> None:
     assert b"" == await client.rest()
 
 
-async def test_a_second_head_that_never_ends_is_answered_with_408(wire: Wire) -> None:
-    await wire.serve(Door(), keep_alive_seconds=30, header_seconds=SOON)
+async def test_a_second_head_that_never_ends_is_answered_with_408(wire: Wire, by_hand: ClockByHand) -> None:
+    await wire.serve(Door(), keep_alive_seconds=30, header_seconds=10)
     client = await wire.client()
     client.send(GET + GET[:-1])
-    assert [200, 408] == [(await client.answer()).status for _ in range(2)]
+    assert 200 == (await client.answer()).status
+    await wire.until(lambda: wire.connections[0]._heading)
+    by_hand.pass_on(10)
+    assert 408 == (await client.answer()).status
 
 
 async def test_a_body_that_stalls_is_answered_with_408(wire: Wire) -> None:
@@ -64,13 +68,20 @@ async def test_a_body_that_stalls_is_answered_with_408(wire: Wire) -> None:
     assert [["head", "close"], ["head", "data", "close"]] == [request.calls for request in door.requests]
 
 
-async def test_a_body_that_drips_is_not_stalled(wire: Wire) -> None:
-    await wire.serve(Door(), body_idle_seconds=SOON)
+async def test_a_body_that_drips_is_not_stalled(wire: Wire, by_hand: ClockByHand) -> None:
+    door = Door()
+    await wire.serve(door, body_idle_seconds=10)
     client = await wire.client()
     client.send(POST)
-    for _ in range(5):
-        await asyncio.sleep(SOON / 2)
+    request = await door.request()
+
+    async def has(length: int) -> None:
+        await wire.until(lambda: len(request.body) == length)
+
+    for number in range(5):
+        by_hand.pass_on(6)
         client.send(b"x")
+        await has(number + 1)
     assert b"POST /p xxxxx" == (await client.answer()).body
 
 
@@ -95,13 +106,14 @@ async def test_a_body_that_stalls_inside_the_answer_cuts_it(wire: Wire) -> None:
         await client.answer()
 
 
-async def test_no_clock_runs_while_an_answer_is_awaited(wire: Wire) -> None:
+async def test_no_clock_runs_while_an_answer_is_awaited(wire: Wire, by_hand: ClockByHand) -> None:
     door = Door(answer_nothing)
-    await wire.serve(door, header_seconds=SOON, body_idle_seconds=SOON, keep_alive_seconds=SOON, send_idle_seconds=SOON)
+    await wire.serve(door, header_seconds=10, body_idle_seconds=10, keep_alive_seconds=10, send_idle_seconds=10)
     client = await wire.client()
     client.send(POST + b"hello")
     request = await door.request()
-    await asyncio.sleep(SOON * 3)
+    await request.ended.wait()
+    by_hand.pass_on(1000)
     request.connection.start_answer(200, [], b"at last", complete=True)
     assert b"at last" == (await client.answer()).body
 
@@ -127,11 +139,11 @@ async def test_a_client_that_takes_nothing_is_given_up(wire: Wire) -> None:
     assert ["head", "finish", "close"] == request.calls
 
 
-async def test_a_client_that_takes_something_is_waited_for(wire: Wire) -> None:
+async def test_a_client_that_takes_something_is_waited_for(wire: Wire, by_hand: ClockByHand) -> None:
     door = Door(answer_nothing)
-    await wire.serve(door, send_idle_seconds=SOON * 5)
+    await wire.serve(door, send_idle_seconds=10)
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = by_hand.now
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
         client.setblocking(False)
@@ -141,11 +153,18 @@ async def test_a_client_that_takes_something_is_waited_for(wire: Wire) -> None:
         await request.ended.wait()
         request.connection.start_answer(200, [], b"x" * 4_000_000, complete=False)
         drained = asyncio.ensure_future(request.connection.drained())
+        connection = request.connection
+
+        async def takes_more_than(taken: int) -> None:
+            await wire.until(lambda: connection._taken() > taken)
+
         while not drained.done():
+            taken = connection._taken()
             await loop.sock_recv(client, 100_000)
-            await asyncio.sleep(SOON / 5)
+            await takes_more_than(taken)
+            by_hand.pass_on(6)
         await drained
-    assert loop.time() - began > SOON * 5
+    assert by_hand.now - began > 10
 
 
 @pytest.mark.parametrize("how", ["cut", "close", "complete"])
@@ -187,10 +206,10 @@ async def test_no_request_is_begun_for_a_client_that_does_not_take_its_answers(w
     client = await wire.client()
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads, too
     client.send(GET * 100)
-    await asyncio.sleep(SOON * 3)
+    await wire.until(lambda: wire.connections[0]._full)
     begun = len(door.requests)
     assert begun < 20
-    await asyncio.sleep(SOON)
+    await asyncio.sleep(SOON * 3)
     assert begun == len(door.requests)
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
     for _ in range(100):

@@ -68,7 +68,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         server.empty()
         server.set_clock(clock.time())
         store: QuotaStore = RedisStore(
-            Channel(lambda: server.url, 5.0),
+            Channel(lambda: server.url, 60.0),
             clock,
             scripts=Scripts(redis_server.PAUSED_CLOCK),
             lease_seconds=1e9,

@@ -28,11 +28,11 @@ _ASKED = Asked("secret/data/x")
 
 
 def _calls(**config: Any) -> Calls:
-    config = {"address": "http://127.0.0.1:9", "timeout_seconds": 1.0, **config}
+    config = {"address": "http://127.0.0.1:9", "timeout_seconds": 30.0, **config}
     return Calls(VaultSettings(Vault(**config), Path("/nowhere")), SystemClock())
 
 
-def _limit(seconds: float = 5) -> Limit:
+def _limit(seconds: float = 60) -> Limit:
     return Limit(SystemClock(), seconds)
 
 
@@ -138,7 +138,7 @@ def test_a_call_that_does_not_return_is_given_up(closed_port: int) -> None:
         with pytest.raises(VaultUnavailable) as error:
             calls(_ASKED, _limit(0.1), ended.wait)
         assert "slow" == error.value.reason
-        assert time.perf_counter() - began < 2
+        assert time.perf_counter() - began < 20
         assert isinstance(calls(_ASKED, _limit(), dict), Answer), "it holds up no other"
     finally:
         ended.set()
@@ -154,9 +154,10 @@ def test_calls_that_were_given_up_do_not_grow_without_bound() -> None:
     try:
         for _ in range(_MOST_AT_ONCE):
             with pytest.raises(VaultFault):
-                calls(_ASKED, _limit(0.001), hang)
+                # By a clock that stands still: else it may be over before it is asked at all.
+                calls(_ASKED, Limit(ManualClock(), 0.001), hang)
         for _ in range(_MOST_AT_ONCE):
-            assert begun.acquire(timeout=5)
+            assert begun.acquire(timeout=60)
         with pytest.raises(VaultFault):
             calls(_ASKED, _limit(), hang)
         assert not begun.acquire(timeout=0.05)
@@ -232,7 +233,7 @@ def test_an_answer_that_trickles_for_ever_leaves_nothing_behind(begun: bytes, se
                 calls(_ASKED, _limit(0.2), _look_up(calls))
             assert "slow" == error.value.reason
         while _calls_under_way():
-            assert time.perf_counter() - began < 3, "a call that was given up goes on"
+            assert time.perf_counter() - began < 30, "a call that was given up goes on"
             time.sleep(0.01)
     assert [True] * _MOST_AT_ONCE == [calls._free.acquire(blocking=False) for _ in range(_MOST_AT_ONCE)]
 

@@ -172,27 +172,33 @@ def test_an_empty_text_is_none(held: Held) -> None:
 
 
 _READS = """
-import timeit
 from concurrent.futures import ThreadPoolExecutor
+from tests.cost import least_seconds
 from tests.unit.config.vault.held import KEY, OPENAI, Held
+
+def often(read):
+    def reads():
+        for _ in range(20_000):
+            read()
+
+    return reads
 
 with ThreadPoolExecutor(1) as pool:
     held = Held(pool)
     held.vault.secrets[OPENAI] = {"key": "one"}
-    for read in (lambda: "", *held.load(KEY, f"{KEY}:-nobody")):
-        # The least of several: whatever else the machine does can only add to it.
-        print(min(timeit.repeat(read, number=20_000, repeat=20)) / 20_000 * 1e6)
+    print(*least_seconds(*map(often, (lambda: "", *held.load(KEY, f"{KEY}:-nobody"))), rounds=20))
 """
 
 
-def test_reading_a_handle_costs_less_than_a_fifth_of_a_microsecond() -> None:
+def test_reading_a_handle_costs_no_more_than_ten_calls_that_do_nothing() -> None:
+    """Some 50 ns: a lock, or a look at the time, for each would be many times that."""
     # In a process that nothing traces for coverage.
     run = subprocess.run(
         [sys.executable, "-c", _READS], env=environment(measured=True), capture_output=True, text=True, check=True
     )
     nothing, plain, with_default = map(float, run.stdout.split())
-    assert plain - nothing < 0.2
-    assert with_default - nothing < 0.2
+    assert plain < 10 * nothing
+    assert with_default < 10 * nothing
 
 
 def test_no_rendering_shows_a_value(held: Held, planted_secret: str) -> None:
@@ -209,11 +215,11 @@ def test_two_loads_at_once_read_a_secret_once(held: Held, pool: ThreadPoolExecut
 
     def wait() -> None:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(60)
 
     held.vault.before_reading = wait
     loads = [pool.submit(held.values.fetch, [named(KEY)])]
-    assert begun.wait(5)
+    assert begun.wait(60)
     loads.append(pool.submit(held.values.fetch, [named(f"{OPENAI}#user")]))
     go_on.set()
     for load in loads:
@@ -242,6 +248,9 @@ def test_fields_that_rotate_together_are_never_seen_apart(held: Held) -> None:
     try:
         rotating.start()
         seen = {both.reveal() for _ in range(20_000)}
+        while len(seen) == 1:
+            # The other thread has had no turn yet.
+            seen.add(both.reveal())
     finally:
         ended.set()
         rotating.join()
