@@ -138,11 +138,14 @@ def _bearer(value: str) -> str:
 
 
 def _refuse_token(key: str, index: TokenIndex) -> NoReturn:
+    # The first three words are OpenAI's: LiteLLM tells by them, not by the status, what kind of error it is.
     if looks_like_token(key) and not looks_valid(key):
-        raise Unauthenticated("The API key is mistyped or cut short: copy it again, whole and without quotes.")
+        raise Unauthenticated(
+            "Incorrect API key provided: it is mistyped or cut short. Copy it again, whole and without quotes."
+        )
     if looks_like_token(key) and index.incomplete:
         raise TokensNotLoaded(
             "The gateway has not been able to read all of its API keys yet: try again.",
             retry_after_seconds=_UNTIL_LOADED_SECONDS,
         )
-    raise Unauthenticated("The API key is not known: check it, or ask the gateway's operator for one.")
+    raise Unauthenticated("Incorrect API key provided: it is not known here. Check it, or ask the gateway's operator.")

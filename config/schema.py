@@ -481,7 +481,8 @@ class Timeouts(_Section, frozen=True, kw_only=True):
         Meta(description=f"from the request sent to the answer's head (default {FIRST_BYTE_SECONDS:g})"),
     ] = UNSET
     first_token_seconds: Annotated[
-        PositiveSeconds | None | UnsetType, Meta(description="from the request sent to the first output (default off)")
+        PositiveSeconds | None | UnsetType,
+        Meta(description="from the request sent to the first output, which a role alone is not (default off)"),
     ] = UNSET
     idle_seconds: Annotated[
         PositiveSeconds | None | UnsetType,

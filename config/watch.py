@@ -170,9 +170,16 @@ class _Watched(msgspec.Struct, frozen=True):
 
 async def _wake_ups(watched: _Watched, interrupt: asyncio.Event) -> AsyncGenerator[None, None]:
     """Comes whenever it is worth looking, until ``interrupt`` is set."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + LOOK_SECONDS
+
+    def matters(change: object, path: str) -> bool:
+        # Where something is written in a directory all the time, such as a log, there is no time-out.
+        return loop.time() >= due or watched.matters(change, path)
+
     changes = awatch(
         *watched.directories,
-        watch_filter=watched.matters,
+        watch_filter=matters,
         debounce=50,
         step=20,
         rust_timeout=int(LOOK_SECONDS * 1000),
@@ -184,6 +191,7 @@ async def _wake_ups(watched: _Watched, interrupt: asyncio.Event) -> AsyncGenerat
     async with aclosing(changes):
         async for _ in changes:
             yield
+            due = loop.time() + LOOK_SECONDS
 
 
 async def _pause(interrupt: asyncio.Event, seconds: float) -> None:

@@ -70,6 +70,7 @@ class ProviderLife:
         self._health.subscribe()
         self._resources.events.subscribe(lambda _: self._follow(), ConfigApplied)
         self._follow()
+        self._resources.discovered.asked = self._discovery.asked_for
         background.spawn(self._monitor.run(), "providers' health")
         background.spawn(self._discovery.load(), "lists of models")
         background.spawn(self._jobs.fail_left(), "jobs of ended processes")
@@ -183,7 +184,8 @@ class ProviderLife:
             address = f"{provider.type} {generation.plane.providers[provider.name].adapter.url('')}"
             local = PROVIDER_TYPES[provider.type].transport == "local"
             watched[provider.name] = monitor.Entry(address, None if local else provider.health.probe_seconds)
-            listed[provider.name] = discovery.Entry(address, provider.discovery.ttl_seconds)
+            shown = generation.plane.router.catalog.may_list(provider.name)
+            listed[provider.name] = discovery.Entry(address, provider.discovery.ttl_seconds, shown)
         self._shown = {name: shown for name, shown in self._shown.items() if name in listed}
         self._monitor.follow(watched)
         self._discovery.follow(listed)

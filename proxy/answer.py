@@ -14,7 +14,7 @@ from proxy.exchange import Exchange
 from proxy.headers import SHORTEST_SECRET
 from proxy.outbound import Outbound
 from proxy.relay import EventRelay, find_usage, rename
-from proxy.sse import first_with_data
+from proxy.sse import with_data
 from transport.messages import UpstreamResponse
 
 MAX_HELD_BYTES = 64 * 1024 * 1024
@@ -82,13 +82,13 @@ class Answer:
         self.relay = EventRelay(dialect, model, usage_unasked=usage_unasked) if shape is Shape.EVENTS else None
 
     async def open(self) -> None:
-        """Read up to the commit point: the first real event, a whole JSON answer, or the first bytes of others.
+        """Read up to the commit point: a stream's first output, a whole JSON answer, or the first bytes of others.
 
         Raises:
             UpstreamError: the answer broke, or began with an error event. Nothing has reached the client.
         """
         if self.relay is not None:
-            self.held = await self._first_event(self.relay)
+            self.held = await self._first_output(self.relay)
         elif self.shape is Shape.WHOLE:
             await self._whole()
         else:
@@ -102,7 +102,7 @@ class Answer:
         self._ended = not chunk
         return chunk
 
-    async def _first_event(self, relay: EventRelay) -> bytes:
+    async def _first_output(self, relay: EventRelay) -> bytes:
         held = b""
         while chunk := await self._read():
             events = relay.feed(chunk)
@@ -120,18 +120,18 @@ class Answer:
         return held
 
     def _is_output(self, events: bytes) -> bool:
-        """Whether the first event that carries anything is among ``events``, and they may go out.
+        """Whether the first event that says anything is among ``events``, and they may go out.
 
         Raises:
-            UpstreamErrorEvent: it has, and is an error.
+            UpstreamErrorEvent: there is an error before it.
         """
-        first = first_with_data(events)
-        if first is None:
-            return False
-        failure = self.dialect.failure(first)
-        if failure is not None:
-            raise UpstreamErrorEvent(failure, first)
-        return True
+        for event in with_data(events):
+            failure = self.dialect.failure(event)
+            if failure is not None:
+                raise UpstreamErrorEvent(failure, event)
+            if self.dialect.has_output(event):
+                return True
+        return False
 
     def _require_end(self, relay: EventRelay) -> None:
         if self._expects_final and not relay.may_end:
@@ -207,7 +207,7 @@ class Answer:
             return
         if not self.relay.ended:
             await exchange.drained()
-            exchange.write(self.relay.break_off(self.dialect.error_event(error)))
+            exchange.write(self.relay.break_off(self.dialect.error_event(error, self.relay.last)))
         exchange.finish()
 
     @property

@@ -36,11 +36,13 @@ class BoundProvider:
 class Discovered:
     """Models by name that providers have told of; swapped whole as that changes, and outlives generations."""
 
-    __slots__ = ("models",)
+    __slots__ = ("asked", "models")
 
     def __init__(self) -> None:
         self.models: tuple[ListedModel, ...] = ()
         """Those that their provider's `models` let through."""
+        self.asked: Callable[[], None] = lambda: None
+        """Told that somebody asks for them, so that old lists are read again; nobody waits for that."""
 
 
 @dataclass(frozen=True, slots=True)

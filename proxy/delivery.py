@@ -44,6 +44,9 @@ class Delivery:
             if not exchange.closed:
                 # Not the client's doing: the time for draining is over.
                 await self._farewell(answer)
+            else:
+                # Some clients (Codex) wait for the last event, not for the end of the answer.
+                record.answered = answer.complete
             raise
         finally:
             if record.upstream_ended_at is None:

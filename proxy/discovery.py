@@ -61,6 +61,8 @@ class Entry(msgspec.Struct, frozen=True):
     address: str
     """Where it is: the list of one address says nothing of another."""
     ttl_seconds: float
+    shown: bool = True
+    """Whether callers are shown what it lists."""
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +165,12 @@ class Discovery:
         for name, known in self._known.items():
             self._revalidate(name, known)
         return {name: self._listing(known) for name, known in self._known.items()}
+
+    def asked_for(self) -> None:
+        """A caller is shown the lists: those that are stale are read again meanwhile."""
+        for name, known in self._known.items():
+            if known.entry.shown:
+                self._revalidate(name, known)
 
     async def refresh(self, name: str) -> Listing:
         """Read the list now, or wait for whom reads it already.

@@ -123,7 +123,7 @@ def _one_model(models: FieldFinder, piece: bytes) -> Field | None:
 
 
 async def read_inbound(exchange: Exchange, endpoint: Endpoint, limits: Limits) -> Inbound:
-    """Read what must be known of the request: a JSON body whole, of a multipart body the first 64 KiB.
+    """Read what must be known of the request: a JSON body whole, of a multipart body 64 KiB, or as far as its model.
 
     Raises:
         CallerError: the body is missing, malformed, over a limit, of a wrong type, or names no model.
@@ -297,22 +297,26 @@ async def _read_multipart(exchange: Exchange, endpoint: Endpoint, content_type: 
     length = _stated_length(exchange)
     if length is not None and length > limits.max_upload_bytes:
         raise _too_large(limits.max_upload_bytes, "server.max_upload_bytes")
-    prefix = b""
+    pieces: list[bytes] = []
+    size = 0
     whole = False
     field: Field | None = None
-    while len(prefix) < PREFIX_BYTES and not whole:
+    # Many clients put the file first: what stands before the model is held as a JSON body is.
+    while not whole and (size < PREFIX_BYTES or (models is not None and field is None)):
+        if size > limits.max_body_bytes:
+            raise InvalidRequest(
+                f"name the `model` within the first {limits.max_body_bytes} bytes: put its field before the file",
+                param="model",
+                code="missing_model",
+            )
         piece = await exchange.read()
         _require_upload_fits(exchange, limits)
         whole = not piece
-        prefix += piece
+        size += len(piece)
+        pieces.append(piece)
         if models is not None:
             field = _one_model(models, piece)
-    if models is not None and not whole and (field is None or field.end > PREFIX_BYTES):
-        raise InvalidRequest(
-            f"name the `model` within the first {PREFIX_BYTES} bytes: put its field before the file",
-            param="model",
-            code="missing_model",
-        )
+    prefix = b"".join(pieces)
     return Inbound(
         model=checked_model(None if field is None else _text(field), endpoint),
         raw=prefix if whole else None,

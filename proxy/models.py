@@ -33,6 +33,7 @@ def answer(plane: DataPlane, token: ApiToken, path: str, endpoint: Endpoint) -> 
     created = int(plane.built_at)
     if endpoint.service is Service.LIST_MODELS:
         owners = {model.id: model.owned_by for model in plane.router.models()}
+        plane.discovered.asked()
         for model in plane.discovered.models:
             owners.setdefault(model.id, model.owned_by)
         listed = [

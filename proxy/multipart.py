@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 PREFIX_BYTES = 64 * 1024
-"""The model must be named within this many first bytes of a multipart body."""
+"""So much of a multipart body is read, to be sent again where an attempt fails; more only where its model comes later."""
 
 MAX_HEAD_BYTES = 8 * 1024
 """The longest head of a part."""

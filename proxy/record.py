@@ -15,6 +15,7 @@ class Record:
     """Filled in along the request path, told as one event at its end. Times are readings of the monotonic clock."""
 
     __slots__ = (
+        "answered",
         "attempt_started_at",
         "attempts",
         "body_read_at",
@@ -61,6 +62,8 @@ class Record:
         self.status = CLIENT_CLOSED_STATUS
         self.error: GatewayError | None = None
         self.client_gone = False
+        self.answered = False
+        """Whether a client that has gone had been sent all that it was to get."""
         self.usage: Usage | None = None
         self.cost_nano_usd: int | None = None
         self.lease: Lease | None = None
@@ -142,6 +145,6 @@ class Record:
     def _failure(self) -> tuple[str | None, str | None]:
         if self.error is not None:
             return self.error.client_code, self.error.message
-        if self.client_gone or self.exchange.closed:
+        if (self.client_gone or self.exchange.closed) and not self.answered:
             return "client_closed", "the client closed the connection"
         return None, None

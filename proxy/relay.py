@@ -49,7 +49,19 @@ class EventRelay:
     An event over ``MAX_TAIL_BYTES`` is *torn*: passed on in pieces, of which only the first can be spliced.
     """
 
-    __slots__ = ("_anywhere", "_dialect", "_edits", "_passed", "_tail", "_torn", "ending", "failure", "spoken", "usage")
+    __slots__ = (
+        "_anywhere",
+        "_dialect",
+        "_edits",
+        "_passed",
+        "_tail",
+        "_torn",
+        "ending",
+        "failure",
+        "last",
+        "spoken",
+        "usage",
+    )
 
     def __init__(self, dialect: Dialect, model: str | None, *, usage_unasked: bool = False) -> None:
         """``model`` is the name to show the client, or None to leave the provider's. With ``usage_unasked`` the client did
@@ -75,6 +87,8 @@ class EventRelay:
         """What the stream has said about its end."""
         self.failure: str | None = None
         """What the provider itself says went wrong, once an error event of its own has passed."""
+        self.last = b""
+        """The whole events that were read last, as the provider sent them."""
 
     @property
     def may_end(self) -> bool:
@@ -168,6 +182,7 @@ class EventRelay:
         return passed
 
     def _read(self, events: bytes) -> bytes:
+        self.last = events
         passed = self._count(events)
         if passed < len(events):
             self._observe(events[passed:] if passed else events)

@@ -89,9 +89,8 @@ def event_data(events: bytes, start: int, end: int) -> bytes | None:
     return b"\n".join(line.value for line in lines) if lines else None
 
 
-def first_with_data(events: bytes) -> bytes | None:
-    """The first event that has data, as it stands in ``events``; None where there are only comments and bare fields."""
+def with_data(events: bytes) -> Iterator[bytes]:
+    """The events that have data, each as it stands in ``events``: not comments and bare fields."""
     for start, end in event_spans(events):
         if data_lines(events, start, end):
-            return events[start:end]
-    return None
+            yield events[start:end]

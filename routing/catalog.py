@@ -55,6 +55,10 @@ class Catalog:
         """The glob of the provider's `models` that matches, or None. An exact one is the model's name itself."""
         return self._models[provider].first(model)
 
+    def may_list(self, provider: str) -> bool:
+        """Whether what it has by its own list may be shown: its `models` let more through than they name."""
+        return any(not glob.names for glob in self._models[provider].globs)
+
     def listed(self) -> tuple[tuple[str, str], ...]:
         """``(model, provider)`` for every `models` entry that is a name, in file order."""
         return tuple((model, name) for name in self.names for glob in self._models[name].globs for model in glob.names)

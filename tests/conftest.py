@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,10 @@ from tests import planted, servers
 
 # A `./sluice` that a test starts runs in the environment of the tests, as it is.
 os.environ["SLUICE_VENV"] = sys.prefix
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's affair, which may be slow, or at other work for seconds. In CI the examples are
 # always the same, so that a change is judged by itself; elsewhere there are others each time.
@@ -245,7 +250,7 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     # A task that was cancelled, or whose socket was closed, needs a turn or two to end, or a thread's answer.
-    for pause in (*[0.0] * 5, *[0.01] * 100):
+    for pause in (*[0.0] * 5, *[0.01] * 1000):
         await asyncio.sleep(pause)
         if pause and not asyncio.all_tasks() - before - {asyncio.current_task()}:
             break

@@ -34,8 +34,13 @@ class Dialect(Protocol):
         """The JSON body of an error answer."""
         ...
 
-    def error_event(self, error: GatewayError) -> bytes:
-        """A whole SSE event, blank line included, that tells of a failure inside a stream."""
+    def error_event(self, error: GatewayError, last: bytes = b"") -> bytes:
+        """A whole SSE event, blank line included, that tells of a failure inside a stream, after the events ``last``."""
+        ...
+
+    def has_output(self, event: bytes) -> bool:
+        """Whether ``event``, which has data, is more than the beginning of an answer: something is said, or it ends. Until
+        then another provider may answer in this one's place."""
         ...
 
     def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:

@@ -48,6 +48,14 @@ class _Probe(msgspec.Struct):
     response: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Chunk(msgspec.Struct):
+    choices: list[dict[str, object]]
+    usage: object = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_SAYS_NOTHING = frozenset({"index", "role", "content_filter_results", "content_filter_offsets"})
+"""Members of a choice and of its `delta` that are there before anything is said; others are empty then."""
 _PROBE = msgspec.json.Decoder(_Probe)
 _RESPONSE = msgspec.json.Decoder(_Response)
 
@@ -62,9 +70,17 @@ class OpenAIChat:
     def error_body(self, error: GatewayError) -> bytes:
         return msgspec.json.encode(_ErrorBody(ErrorObject(error.message, error.kind, error.param, error.client_code)))
 
-    def error_event(self, error: GatewayError) -> bytes:
+    def error_event(self, error: GatewayError, last: bytes = b"") -> bytes:
         # The official SDKs raise on a data event whose object has an `error` member.
         return b"data: " + self.error_body(error) + b"\n\n"
+
+    def has_output(self, event: bytes) -> bool:
+        # A chunk with the role alone, or Azure's with its filters of the prompt alone, is none.
+        try:
+            chunk = _CHUNK.decode(event_data(event, 0, len(event)) or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return True
+        return bool(chunk.usage) or not all(map(_is_silent, chunk.choices))
 
     def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
         if b"[DONE]" in events and _DONE.search(events) is not None:
@@ -102,6 +118,13 @@ class OpenAIChat:
             reasoning_tokens=count(given, "reasoning_tokens"),
             cache_write_tokens=count(taken, "cache_write_tokens"),
         )
+
+
+def _is_silent(said: Mapping[str, object]) -> bool:
+    return all(
+        not value or name in _SAYS_NOTHING or (name == "delta" and isinstance(value, dict) and _is_silent(value))
+        for name, value in said.items()
+    )
 
 
 def _failure(data: bytes) -> str | None:

@@ -18,6 +18,7 @@ _LAST = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|failed|incomplete|
 _LAST_HEAD = re.compile(
     rb'(?:event:[ ]?|data:[ ]?\{\s*"type"\s*:\s*")response\.(?:completed|failed|incomplete|cancelled)\b'
 )
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,15})\b')
 
 
 class _ErrorEvent(msgspec.Struct):
@@ -27,6 +28,8 @@ class _ErrorEvent(msgspec.Struct):
     message: str
     param: str | None
     error: ErrorObject
+    # Vercel's AI SDK takes no event without it.
+    sequence_number: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class OpenAIResponses(OpenAIChat):
@@ -37,10 +40,16 @@ class OpenAIResponses(OpenAIChat):
     # The end of the event's type: other events repeat what was said.
     speaks = b'.delta"'
 
-    def error_event(self, error: GatewayError) -> bytes:
+    def error_event(self, error: GatewayError, last: bytes = b"") -> bytes:
         told = ErrorObject(error.message, error.kind, error.param, error.client_code)
-        event = _ErrorEvent("error", told.code, told.message, told.param, told)
+        numbers = _NUMBER.findall(last)
+        number = int(numbers[-1]) + 1 if numbers else msgspec.UNSET
+        event = _ErrorEvent("error", told.code, told.message, told.param, told, number)
         return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
+
+    def has_output(self, event: bytes) -> bool:
+        # The first one has the id, by which a client may ask for the response later, or cancel it.
+        return True
 
     def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:
         return before if _LAST.search(events) is None else Ending.COMPLETE

@@ -17,6 +17,7 @@ RETRY_AFTER: dict[str, tuple[str, str | None]] = {
     "a date": (DATE, DATE),
     "a date in another form": ("Wednesday, 21-Oct-65 07:28:00 GMT", DATE),
     "a date in another zone": ("Wed, 21 Oct 2065 09:28:00 +0200", DATE),
+    "a date beyond the last year": ("Fri, 31 Dec 9999 23:59:59 -0100", None),
     "nonsense": ("soon", None),
 }
 """What a provider without a `Date` says, and what the client is told."""

@@ -391,7 +391,7 @@ async def test_what_providers_have_is_listed_to_callers_where_their_models_match
         )
         async with living(text, tmp_path) as running:
             discovered = running.resources.discovered
-            await running.life.refresh("real")
+            discovered.asked()
             await until(lambda: discovered.models)
             assert [("m-1", "real"), ("m-2", "real"), ("mine", "real")] == [
                 (model.id, model.owned_by) for model in discovered.models

@@ -300,6 +300,28 @@ async def test_writes_that_nothing_notifies_of_are_seen_at_the_next_look(
         assert 2 == watched.workers
 
 
+async def test_what_was_not_notified_of_is_seen_where_a_directory_is_never_quiet(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of an edit between the first look and the beginning of the watch.
+    monkeypatch.setattr(watch._Watched, "matters", lambda *_: False)
+    log = root.with_name("access.log")
+
+    async def write() -> None:
+        while True:
+            log.write_text("x")
+            await asyncio.sleep(0.005)
+
+    async with watching(root) as watched:
+        writing = asyncio.get_running_loop().create_task(write())
+        try:
+            await asyncio.sleep(watch.LOOK_SECONDS)
+            replace(root, "server: {workers: 2}\n")
+            assert DocumentChanged() == await watched.told()
+        finally:
+            writing.cancel()
+
+
 async def test_cancelling_ends_the_watch(root: Path) -> None:
     watched = Watched(root)
     running = asyncio.get_running_loop().create_task(watched.run())

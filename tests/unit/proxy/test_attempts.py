@@ -1,5 +1,6 @@
 """Retry, fallback and the clocks of an exchange, read as transcripts: what failed, and what followed."""
 
+import functools
 from typing import Any, NoReturn
 
 import pytest
@@ -26,7 +27,7 @@ from tests.exchange import (
     until,
 )
 from transport.messages import UpstreamRequest
-from transport.script import Cut, Head, Receive, Received, Refuse, Script, Send, Stall, Unreachable, Wait
+from transport.script import Cut, Head, Receive, Received, Refuse, Script, Send, Stall, Step, Unreachable, Wait
 
 OK = answer(b'{"ok":true}')
 BUSY = answer(b'{"error":{"message":"busy"}}', status=503)
@@ -308,10 +309,10 @@ async def test_the_callers_fault_outranks_how_the_provider_saw_it() -> None:
 def timed(test: Any) -> Any:
     """The test in virtual time: what takes long is not late for it."""
 
-    def run() -> None:
-        virtual_time.run(test())
+    @functools.wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        virtual_time.run(test(*args, **kwargs))
 
-    run.__name__ = test.__name__
     return run
 
 
@@ -356,6 +357,39 @@ async def test_the_first_token_has_its_own_clock_on_streams() -> None:
     exchange = await gateway.post({"model": "m", "stream": True})
     assert b"data: 1\n\n" + DONE == exchange.body
     assert ["1 a/x: upstream_timeout, delivered maybe: retry"] == gateway.attempts
+
+
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+SAID = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}]}\n\n'
+SILENT: dict[str, tuple[tuple[bytes | Step, ...], str]] = {
+    "is cut": ((Cut(),), "upstream_disconnected"),
+    "ends": ((), "upstream_disconnected"),
+    "stalls": ((Stall(),), "upstream_timeout"),
+    "is too late": ((Wait(9.0), SAID, DONE), "upstream_timeout"),
+    "fails by its own word": ((b'data: {"error":{"message":"overloaded"}}\n\n', DONE), "upstream_error"),
+    "fails in one piece with it": ((b'data: {"choices":[]}\n\ndata: {"error":"boom"}\n\n',), "upstream_error"),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+@timed
+async def test_another_target_answers_where_a_stream_has_told_its_role_and_no_more(case: str) -> None:
+    steps, code = SILENT[case]
+    clock = {"first_token_seconds": 1.0}
+    gateway = Plane(
+        Provider("a", [stream(ROLE, *steps)]),
+        Provider("b", [stream(ROLE, SAID, DONE)]),
+        **route("a/x", "b/y", timeouts=clock),
+    )
+    exchange = await gateway.post({"model": "m", "stream": True})
+    assert (200, [ROLE + SAID, DONE]) == (exchange.status, exchange.pieces)
+    assert [f"1 a/x: {code}, delivered maybe: retry"] == gateway.attempts
+
+
+async def test_a_stream_that_says_nothing_and_ends_well_is_passed_on() -> None:
+    gateway = Plane(Provider("a", [stream(ROLE, DONE)]), **route("a/x"))
+    exchange = await gateway.post({"model": "m", "stream": True})
+    assert (200, ROLE + DONE) == (exchange.status, exchange.body)
 
 
 @timed

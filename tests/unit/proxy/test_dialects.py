@@ -7,7 +7,7 @@ import pytest
 from core.errors import CredentialsRejected, InvalidRequest, ModelNotFound, UpstreamCut, UpstreamRateLimited
 from core.usage import Usage
 from proxy.dialects import DIALECTS
-from proxy.dialects.base import Ending
+from proxy.dialects.base import Dialect, Ending
 
 CHAT = DIALECTS["openai-chat"]
 RESPONSES = DIALECTS["openai-responses"]
@@ -53,6 +53,43 @@ ENDINGS = [
     (RESPONSES, b'data: {"type":"response.completed.x"}\n\n', Ending.OPEN),
     (RESPONSES, b"data: [DONE]\n\n", Ending.OPEN),
 ]
+
+
+OUTPUTS = [
+    (
+        CHAT,
+        b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}',
+        False,
+    ),
+    (
+        CHAT,
+        b'{"choices":[{"delta":{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}}],"usage":null}',
+        False,
+    ),
+    (CHAT, b'{"choices":[],"prompt_filter_results":[{"prompt_index":0}]}', False),
+    (CHAT, b'{"choices":[{"text":"","index":1,"finish_reason":null}]}', False),
+    (CHAT, b'{"choices":[{"delta":{"content":"a"}}]}', True),
+    (CHAT, b'{"choices":[{"delta":{"role":"assistant"}},{"delta":{"content":" "}}]}', True),
+    (CHAT, b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}', True),
+    (CHAT, b'{"choices":[{"delta":{"role":"assistant","tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}', True),
+    (CHAT, b'{"choices":[{"delta":{},"finish_reason":"stop"}]}', True),
+    (CHAT, b'{"choices":[{"text":"a"}]}', True),
+    (CHAT, b'{"choices":[],"usage":{"prompt_tokens":1}}', True),
+    (CHAT, b'{"type":"transcript.text.delta","delta":"a"}', True),
+    (CHAT, b'{"choices":[7]}', True),
+    (CHAT, b"[DONE]", True),
+    (CHAT, b"1", True),
+    (CHAT, b"\xff{", True),
+    (CHAT, b"[" * 10_000, True),
+    (RESPONSES, b'{"type":"response.created","response":{"id":"resp_1"}}', True),
+]
+
+
+@pytest.mark.parametrize(("dialect", "data", "output"), OUTPUTS, ids=[str(data[:60]) for _, data, _ in OUTPUTS])
+def test_an_event_is_output_where_it_says_something_or_cannot_be_read(
+    dialect: Dialect, data: bytes, output: bool
+) -> None:
+    assert output is dialect.has_output(b": hold\nid: 1\ndata: " + data + b"\n\n")
 
 
 @pytest.mark.parametrize(("dialect", "events", "ending"), ENDINGS)

@@ -105,6 +105,19 @@ async def test_a_list_that_was_never_read_is_read_behind_the_answer(scene: Scene
     assert (["one"], ["a"]) == (await scene.known(), scene.asked)
 
 
+async def test_a_caller_who_is_shown_lists_has_those_read_that_are_stale_and_shown(scene: Scene) -> None:
+    scene.answers["a"] = outcome("m")
+    scene.discovery.follow({"a": Entry("here", 60.0), "b": Entry("here", 60.0, shown=False)})
+    for _ in range(3):
+        scene.discovery.asked_for()
+        await until(lambda: scene.discovery.now("a").models)
+    assert (["a"], ("m",)) == (scene.asked, tuple(model.id for model in scene.discovery.now("a").models))
+    scene.clock.advance(61.0)
+    scene.discovery.asked_for()
+    await until(lambda: not scene.discovery.now("a").stale)
+    assert ["a", "a"] == scene.asked
+
+
 async def test_a_stale_list_is_given_out_while_it_is_read_again(scene: Scene) -> None:
     scene.answers["a"] = outcome("old")
     await scene.discovery.refresh("a")

@@ -384,12 +384,23 @@ async def test_a_fault_far_into_an_upload_is_the_callers_and_not_the_providers(c
     assert [] == gateway.attempts
 
 
-@pytest.mark.parametrize("where", [b"", b"y" * 70_000], ids=["never", "late"])
-async def test_a_large_form_must_name_its_model_early(where: bytes) -> None:
-    late = form(FILE + b"x" * 70_000, *([FIELD] if where else []))
+async def test_a_form_may_name_its_model_after_the_file() -> None:
+    late = form(FILE + b"x" * 700_000, FIELD)
+    taken = Taken()
+    gateway = Plane(Provider("up", [taken]), model_aliases=[{"from": "fast", "to": "up/whisper"}])
+    pieces = [late[n : n + 65_000] for n in range(0, len(late), 65_000)]
+    exchange = await gateway.post(pieces, "/v1/images/edits", headers=FORM)
+    assert 200 == exchange.status
+    assert [late.replace(b"fast", b"whisper")] == taken.bodies
+
+
+@pytest.mark.parametrize(("size", "code"), [(70_000, "provider_required"), (3 << 20, "missing_model")])
+async def test_a_form_without_a_model_is_read_to_a_limit(size: int, code: str) -> None:
     gateway = Plane(Provider("up", [Taken()]))
-    exchange = await gateway.post([late[:65_000], late[65_000:]], "/v1/images/edits", headers=FORM)
-    assert (400, "missing_model") == (exchange.status, exchange.json()["error"]["code"])
+    body = form(FILE + b"x" * size)
+    pieces = [body[n : n + 65_000] for n in range(0, len(body), 65_000)]
+    exchange = await gateway.post(pieces, "/v1/images/edits", headers=FORM)
+    assert (400, code) == (exchange.status, exchange.json()["error"]["code"])
 
 
 # What is remembered

@@ -2379,7 +2379,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -2667,7 +2667,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -3072,7 +3072,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -3531,7 +3531,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -4031,7 +4031,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -4288,7 +4288,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -4660,7 +4660,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -4874,7 +4874,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -5019,7 +5019,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -5135,7 +5135,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output (default off) */
+                /** @description from the request sent to the first output, which a role alone is not (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
