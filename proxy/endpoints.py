@@ -51,6 +51,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 _POST = ("POST",)
 _GET = ("GET",)
+_STORED_MEMBERS = (("previous_response_id", Grant.RESPONSES), ("conversation", Grant.RESPONSES))
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("chat_completions", "/v1/chat/completions", _POST, reads_answer=True, writes=True, usage_on_request=True),
@@ -63,13 +64,45 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "openai-responses",
         reads_answer=True,
         writes=True,
-        granted_members=(("previous_response_id", Grant.RESPONSES), ("conversation", Grant.RESPONSES)),
+        granted_members=_STORED_MEMBERS,
         upgrade_refused=True,
+    ),
+    Endpoint(
+        "responses",
+        "/v1/responses/compact",
+        _POST,
+        "openai-responses",
+        reads_answer=True,
+        writes=True,
+        granted_members=_STORED_MEMBERS,
+    ),
+    Endpoint(
+        "response_input_tokens",
+        "/v1/responses/input_tokens",
+        _POST,
+        "openai-responses",
+        granted_members=_STORED_MEMBERS,
     ),
     Endpoint(
         "stored_responses",
         "/v1/responses/{id}",
         ("GET", "DELETE"),
+        "openai-responses",
+        grant=Grant.RESPONSES,
+        model=ModelRule.NONE,
+    ),
+    Endpoint(
+        "stored_responses",
+        "/v1/responses/{id}/input_items",
+        _GET,
+        "openai-responses",
+        grant=Grant.RESPONSES,
+        model=ModelRule.NONE,
+    ),
+    Endpoint(
+        "stored_responses",
+        "/v1/responses/{id}/cancel",
+        _POST,
         "openai-responses",
         grant=Grant.RESPONSES,
         model=ModelRule.NONE,

@@ -216,9 +216,21 @@ async def test_stored_responses_are_read_and_deleted_with_the_grant(client: Asyn
     stored = await client.responses.retrieve("resp_1")
     assert "resp_1" == stored.id
     await client.responses.delete("resp_1")
-    assert [("GET", "/v1/responses/resp_1"), ("DELETE", "/v1/responses/resp_1")] == [
-        (call.method, call.path) for call in real.calls
-    ]
+    await client.responses.cancel("resp_1")
+    await client.responses.input_items.list("resp_1", limit=5)
+    assert [
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("GET", "/v1/responses/resp_1/input_items?limit=5"),
+    ] == [(call.method, call.path) for call in real.calls]
+
+
+async def test_what_is_made_of_an_input_names_its_model(client: AsyncOpenAI, real: Provider) -> None:
+    await client.responses.input_tokens.count(model="ears", input="how long is this?")
+    await client.responses.compact(model="ears", input="and this?")
+    assert ["/v1/responses/input_tokens", "/v1/responses/compact"] == [call.path for call in real.calls]
+    assert ["whisper-of-the-provider"] * 2 == [json.loads(call.content)["model"] for call in real.calls]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +246,8 @@ async def test_stored_responses_are_read_and_deleted_with_the_grant(client: Asyn
         ("POST", "/v1/batches/batch-1/cancel"),
         ("GET", "/v1/responses/resp_1"),
         ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("GET", "/v1/responses/resp_1/input_items"),
     ],
 )
 async def test_what_callers_would_share_takes_a_grant(gateway: Gateway, real: Provider, method: str, path: str) -> None:
