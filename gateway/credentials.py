@@ -16,8 +16,8 @@ from core.events import Event
 from core.tasks import Tasks
 from credentials.accounts import Accounts
 from credentials.errors import StoreFault
+from credentials.logins.pasted import CALLBACK_PATH
 from credentials.outcomes import Observer
-from credentials.pasted import CALLBACK_PATH
 from credentials.records import AccountStore
 from credentials.sealer import RecordSealer
 from credentials.stores.build import open_store
@@ -31,7 +31,7 @@ from telemetry.credential_series import CredentialSeries, Shown
 
 if TYPE_CHECKING:
     # At run time they are imported by whoever uses them first.
-    from credentials.logins import Logins
+    from credentials.logins.logins import Logins
     from credentials.oauth.server import OAuthServer
 
 _SHOW_SECONDS = 2.0
@@ -129,7 +129,7 @@ class CredentialKeeper:
     def logins(self) -> "Logins":
         """Sign-ins of accounts."""
         if self._logins is None:
-            from credentials.logins import Logins  # noqa: PLC0415  for those alone who sign in
+            from credentials.logins.logins import Logins  # noqa: PLC0415  for those alone who sign in
 
             self._logins = Logins(
                 accounts=self.accounts,

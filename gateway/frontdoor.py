@@ -15,7 +15,7 @@ from tornado.web import Application
 
 from core.clock import Clock
 from core.tasks import Tasks
-from credentials.pasted import CALLBACK_PATH
+from credentials.logins.pasted import CALLBACK_PATH
 from proxy.dataplane import DataPlane
 from proxy.endpoints import PATH_ALIASES
 from proxy.handlers import DataPlaneDelegate

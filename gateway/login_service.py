@@ -14,8 +14,8 @@ from management.login_service import LoginBegun, LoginShown, NewLogin
 
 if TYPE_CHECKING:
     # At run time it is imported by whoever signs in first.
-    from credentials.login_values import LoginStatus
-    from credentials.logins import Logins
+    from credentials.logins.logins import Logins
+    from credentials.logins.values import LoginStatus
 
 
 class GatewayLogins:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from config.schema import Name
 from core.moments import Moment
-from credentials.pasted import MOST_CHARACTERS
+from credentials.logins.pasted import MOST_CHARACTERS
 from management.credential_bodies import CredentialPatch, Models, Note, Prefix, Priority, SecretSet, Weight
 
 Flow = Annotated[
@@ -134,9 +134,9 @@ class LoginService(Protocol):
         ...
 
     async def complete(self, redirect_url: str) -> LoginShown:
-        """As :meth:`credentials.logins.Logins.complete`."""
+        """As :meth:`credentials.logins.logins.Logins.complete`."""
         ...
 
     async def callback(self, query: Mapping[str, str]) -> LoginShown:
-        """As :meth:`credentials.logins.Logins.callback`."""
+        """As :meth:`credentials.logins.logins.Logins.callback`."""
         ...

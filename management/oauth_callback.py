@@ -26,7 +26,7 @@ from credentials.errors import (
     StoreFault,
     TooManyLogins,
 )
-from credentials.pasted import query_in
+from credentials.logins.pasted import query_in
 from management.credential_login import login_errors
 from management.credentials import RESOURCE
 from management.handler.base import ManagementHandler

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from credentials.pasted import CALLBACK_PATH
+from credentials.logins.pasted import CALLBACK_PATH
 from management.aliases import Aliases, AliasItem
 from management.audit import Audit, AuditHead
 from management.config import ConfigReload, Configuration, ConfigValidation

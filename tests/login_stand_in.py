@@ -11,7 +11,7 @@ from core.clock import ManualClock
 from core.secret import Secret
 from core.tasks import Tasks
 from credentials.errors import LoginDenied, LoginFailed, LoginMismatch
-from credentials.logins import Logins
+from credentials.logins.logins import Logins
 from credentials.oauth.server import DeviceCode, Flow, Pending
 from credentials.records import AccountRecord, AccountSettings
 from credentials.sealer import RecordSealer

@@ -23,9 +23,9 @@ from credentials.errors import (
     StoreUnavailable,
     TooManyLogins,
 )
-from credentials.login_room import MOST_UNDER_WAY
-from credentials.login_values import ShownFlow
-from credentials.logins import LIFETIME_SECONDS, key_of
+from credentials.logins.logins import LIFETIME_SECONDS, key_of
+from credentials.logins.room import MOST_UNDER_WAY
+from credentials.logins.values import ShownFlow
 from credentials.oauth.server import Pending
 from credentials.records import AccountRecord, AccountSettings, PendingLogin
 from tests.conftest import ExpectLog

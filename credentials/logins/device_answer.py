@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from core.secret import Secret
 from credentials.errors import CredentialUnavailable
-from credentials.login_needs import LoginServer
+from credentials.logins.needs import LoginServer
 from credentials.oauth.server import Pending
 from credentials.tokens import TokenSet
 

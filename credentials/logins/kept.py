@@ -3,7 +3,7 @@
 import msgspec
 
 from credentials.errors import LoginFailed, RecordDamaged
-from credentials.login_needs import TextSealer
+from credentials.logins.needs import TextSealer
 from credentials.records import AccountSettings, PendingLogin
 from credentials.sealer import login_purpose
 

@@ -25,7 +25,6 @@ from config.schema import Provider
 from core.clock import Clock
 from core.secret import Secret
 from core.tasks import Tasks
-from credentials.device_answer import device_answer
 from credentials.errors import (
     LoginExpired,
     LoginFailed,
@@ -37,14 +36,15 @@ from credentials.errors import (
     StoreUnavailable,
     TooManyLogins,
 )
-from credentials.login_ends import LoginEnds
-from credentials.login_kept import Kept, kept_in, with_kept
-from credentials.login_needs import LoginAccounts, LoginServer, TextSealer
-from credentials.login_places import LoginPlaces, flow_of, require_room
-from credentials.login_room import LoginRoom
-from credentials.login_values import Begun, LoginStatus, LoginWanted, ShownFlow, status_of, told
+from credentials.logins.device_answer import device_answer
+from credentials.logins.ends import LoginEnds
+from credentials.logins.kept import Kept, kept_in, with_kept
+from credentials.logins.needs import LoginAccounts, LoginServer, TextSealer
+from credentials.logins.pasted import answer_in
+from credentials.logins.places import LoginPlaces, flow_of, require_room
+from credentials.logins.room import LoginRoom
+from credentials.logins.values import Begun, LoginStatus, LoginWanted, ShownFlow, status_of, told
 from credentials.oauth.pkce import new_verifier
-from credentials.pasted import answer_in
 from credentials.records import AccountSettings, AccountStore, LoginEnd, PendingLogin
 from credentials.revoking import revoke_unkept
 from credentials.tokens import TokenSet

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from config.schema import Provider
 from credentials.errors import LoginFailed, LoginImpossible, LoginMismatch
-from credentials.login_needs import LoginServer
-from credentials.login_values import ShownFlow, shown_flow
+from credentials.logins.needs import LoginServer
+from credentials.logins.values import ShownFlow, shown_flow
 from credentials.oauth.server import Flow
 from credentials.records import AccountRecord, PendingLogin
 
