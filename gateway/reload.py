@@ -103,7 +103,9 @@ class Reloader:
         loop = asyncio.get_running_loop()
         async with self.exclusive:
             if unless_in_force and await loop.run_in_executor(None, self._is_in_force):
-                return Reloaded(self.current().revision, changed=False, duration_seconds=0.0)
+                current = self.current()
+                restart = self.restart_keys(current.config)
+                return Reloaded(current.revision, changed=False, duration_seconds=0.0, restart=restart)
             origin = msgspec.structs.replace(origin, began=self._resources.clock.monotonic())
             try:
                 generation = await loop.run_in_executor(None, self.build)
@@ -236,7 +238,7 @@ class Reloader:
         self._current = generation
         self._resources.follow(generation.loaded, generation.webhooks, generation.token_sources)
         seconds = self._resources.clock.monotonic() - began
-        outcome = Reloaded(generation.revision, changed, seconds)
+        outcome = Reloaded(generation.revision, changed, seconds, restart=self.restart_keys(generation.config))
         self.last = (self._resources.clock.time(), trigger, outcome)
         logs.set_level(generation.config.telemetry.log_level)
         for notice in generation.loaded.notices:

@@ -44,6 +44,8 @@ class ReloadResponse(msgspec.Struct, frozen=True):
     duration_seconds: float
     everywhere: bool
     """False (and the status is 202): some worker has not answered in time that it has read it too; it will."""
+    restart: tuple[str, ...]
+    """Keys whose values differ from those of the start: they take effect when the gateway is started again."""
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +170,13 @@ class ConfigReload(ManagementHandler):
             )
         self.audit("config", outcome.revision, before={"revision": before}, after={"revision": outcome.revision})
         self.write_json(
-            ReloadResponse(outcome.revision, outcome.changed, round(outcome.duration_seconds, 6), outcome.everywhere),
+            ReloadResponse(
+                outcome.revision,
+                outcome.changed,
+                round(outcome.duration_seconds, 6),
+                outcome.everywhere,
+                outcome.restart,
+            ),
             HTTPStatus.OK if outcome.everywhere else HTTPStatus.ACCEPTED,
         )
 

@@ -101,6 +101,8 @@ class Reloaded:
     duration_seconds: float
     everywhere: bool = True
     """False: some worker has not answered in time that it has read it too."""
+    restart: tuple[str, ...] = ()
+    """As of :class:`Committed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,16 @@ def test_health_shows_the_revision_and_what_is_out_of_rotation(call: Call) -> No
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_a_reload_answers_with_the_revision_in_force(call: Call, gateway: Any, changed: bool) -> None:
-    gateway.outcome = Reloaded("def", changed, 0.1234567)
+    gateway.outcome = Reloaded("def", changed, 0.1234567, restart=("server.listen",))
     answer = call("POST", "/api/v1/config/reload", "admin")
     assert 200 == answer.status
-    assert {"revision": "def", "changed": changed, "duration_seconds": 0.123457, "everywhere": True} == answer.json
+    assert {
+        "revision": "def",
+        "changed": changed,
+        "duration_seconds": 0.123457,
+        "everywhere": True,
+        "restart": ["server.listen"],
+    } == answer.json
     assert ["api"] == gateway.triggers
 
 

@@ -4458,6 +4458,8 @@ export interface components {
             duration_seconds: number;
             /** @description False (and the status is 202): some worker has not answered in time that it has read it too; it will. */
             everywhere: boolean;
+            /** @description Keys whose values differ from those of the start: they take effect when the gateway is started again. */
+            restart: string[];
         };
         /** @description How the last attempt to put a configuration in force went. */
         ReloadStatus: {
