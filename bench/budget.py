@@ -171,7 +171,7 @@ BUDGET = (
     ),
     Limit("added latency at 1,000 requests/s, p50, ms", 0.3, True, ".2f", _of_sluice(_added_p50_seconds, 1e3)),
     Limit("added latency at 1,000 requests/s, p99, ms", 2.0, True, ".2f", _of_sluice(_added_p99_seconds, 1e3)),
-    Limit("added time to the first output, p50, ms", 0.3, True, ".2f", _of_sluice(_added_first_event_seconds, 1e3)),
+    Limit("added time to the first event, p50, ms", 0.3, True, ".2f", _of_sluice(_added_first_event_seconds, 1e3)),
     Limit("streams held open, without those lost", 8000, False, ",.0f", _streams_held),
     Limit("memory of an open stream, KiB", 24, True, ".1f", _of_sluice(_bytes_per_stream, 1 / 1024)),
     Limit("time of a 100 KB prompt, over nginx's", 2, True, ".2f", _share(SUBJECT, _NGINX, _prompt_seconds(100_000))),

@@ -1,11 +1,10 @@
 """The bench's own HTTP client: many keep-alive connections on one epoll loop, each answer timed to the microsecond.
 
 wrk gives rates; this gives what wrk cannot: a constant rate that waits for no answer (a slow one delays no later
-request, so a stall shows in every request that it hits), the time to the first output, and streams that are held open.
+request, so a stall shows in every request that it hits), the time to the first event, and streams that are held open.
 """
 
 import gc
-import re
 import select
 import socket
 from collections.abc import Callable
@@ -16,9 +15,6 @@ from core.clock import SystemClock
 
 _RECEIVE_BYTES = 262144
 _LAST_CHUNK = b"0\r\n\r\n"
-# A stream's first event has the role alone; who passes it on at once and who holds it until something is said are not to be
-# told apart by it.
-_OUTPUT = re.compile(rb'"content": ?"[^"]')
 _GRACE_SECONDS = 10.0
 """How long answers may be late after the last request has been sent; then they count as failed."""
 _now: Callable[[], float] = SystemClock().monotonic
@@ -28,8 +24,8 @@ _now: Callable[[], float] = SystemClock().monotonic
 class Samples:
     """Times of the answers to a constant rate of requests, in seconds from when each request was sent."""
 
-    first_output: list[float] = field(default_factory=list)
-    """To the first thing that the answer says."""
+    first_body: list[float] = field(default_factory=list)
+    """To the first byte of the body: of a stream, its first event."""
     whole: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     """How long after its due time each request was sent: the load generator's own fault, so not in the other times."""
@@ -49,7 +45,7 @@ class Answer:
 class _Connection:
     """A keep-alive connection and the answer that it is reading."""
 
-    __slots__ = ("begun", "closes", "counted", "first_output_at", "head_bytes", "received", "sock", "whole_bytes")
+    __slots__ = ("begun", "closes", "counted", "first_body_at", "head_bytes", "received", "sock", "whole_bytes")
 
     def __init__(self, host: str, port: int) -> None:
         self.sock = socket.create_connection((host, port))
@@ -62,7 +58,7 @@ class _Connection:
     def begin(self, begun: float, counted: bool) -> None:
         self.begun = begun
         self.counted = counted
-        self.first_output_at = 0.0
+        self.first_body_at = 0.0
         self.received = b""
         self.head_bytes = 0
         self.whole_bytes = 0
@@ -83,8 +79,8 @@ class _Connection:
             start = head.find(b"\r\ncontent-length:")
             if start >= 0:
                 self.whole_bytes = self.head_bytes + int(head[start + 17 :].split(b"\r\n", 1)[0])
-        if not self.first_output_at and _OUTPUT.search(self.received, self.head_bytes):
-            self.first_output_at = at
+        if not self.first_body_at and len(self.received) > self.head_bytes:
+            self.first_body_at = at
         if self.whole_bytes:
             return len(self.received) >= self.whole_bytes
         return self.received.endswith(_LAST_CHUNK)
@@ -154,7 +150,7 @@ def one_by_one(address: str, ask: Ask, count: int) -> Samples:
                 connection.closes = True
             else:
                 if connection.counted:
-                    samples.first_output.append(connection.first_output_at - connection.begun)
+                    samples.first_body.append(connection.first_body_at - connection.begun)
                     samples.whole.append(_now() - connection.begun)
             if connection.closes:
                 connection.sock.close()
@@ -237,7 +233,7 @@ def _arrive(loop: _Loop, connection: _Connection, data: bytes, samples: Samples,
         return
     if complete:
         if connection.counted:
-            samples.first_output.append(connection.first_output_at - connection.begun)
+            samples.first_body.append(connection.first_body_at - connection.begun)
             samples.whole.append(at - connection.begun)
         if connection.closes:  # It may have had all the requests that the proxy allows on one: no fault either.
             loop.drop(connection)
@@ -252,11 +248,11 @@ class HeldStreams:
         self._loop = _Loop(address)
         self._request = ask.raw(address)
         self.flowing = 0
-        """How many are open and have had their first output."""
+        """How many are open and have had their first event."""
         self.lost = 0
 
     def open(self, count: int, deadline: float) -> None:
-        """Open until ``count`` are open and each has had its first output, or until the time is ``deadline``."""
+        """Open until ``count`` are open and each has had its first event, or until the time is ``deadline``."""
         while (missing := count - len(self._loop.connections)) > 0 and _now() < deadline:
             for _ in range(min(missing, 50)):  # In small groups: this is no test of the accept queue.
                 connection = self._loop.connect()
@@ -276,12 +272,12 @@ class HeldStreams:
 
     def _read(self, wait_seconds: float) -> None:
         for connection, data in self._loop.arrived(wait_seconds):
-            flowed = connection.first_output_at > 0
+            flowed = connection.first_body_at > 0
             try:
                 ended = not data or connection.take(data, _now())
             except ValueError:
                 ended = True
-            self.flowing += (connection.first_output_at > 0 and not ended) - flowed
+            self.flowing += (connection.first_body_at > 0 and not ended) - flowed
             if ended:
                 self.lost += 1
                 self._loop.drop(connection)

@@ -106,12 +106,12 @@ def latency(bench: Bench, subject: Subject) -> Latency:
 
 
 def first_event(bench: Bench, subject: Subject) -> Latency:
-    """Time to a stream's first output, at a constant rate of streams."""
+    """Time to a stream's first event, at a constant rate of streams."""
     rate, seconds = bench.parameters.first_event_streams_per_second, bench.parameters.first_event_seconds
     samples, spent = _accounted(
         bench, subject, lambda: constant_rate(subject.address, subject.asked(STREAM_ASK), rate, seconds)
     )
-    return _latency(subject, samples, samples.first_output, spent)
+    return _latency(subject, samples, samples.first_body, spent)
 
 
 def memory(bench: Bench, subject: Subject) -> Memory | None:

@@ -34,7 +34,7 @@ def render(run: Run, budget: bool = True) -> str:
             _latency_table({row.name: row.latency for row in run.rows}),
         ),
         (
-            f"Time to a stream's first output at {given.first_event_streams_per_second:,.0f} streams/s",
+            f"Time to a stream's first event at {given.first_event_streams_per_second:,.0f} streams/s",
             _latency_table({row.name: row.first_event for row in run.rows}),
         ),
         ("Long prompts, one after the other on one connection", _prompts_table(run.rows)),

@@ -482,7 +482,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     ] = UNSET
     first_token_seconds: Annotated[
         PositiveSeconds | None | UnsetType,
-        Meta(description="from the request sent to the first output, which a role alone is not (default off)"),
+        Meta(description="from the request sent to the first output; until then another may answer (default off)"),
     ] = UNSET
     idle_seconds: Annotated[
         PositiveSeconds | None | UnsetType,

@@ -41,6 +41,7 @@ class Answer:
         "_ended",
         "_expects_final",
         "_model",
+        "_waits_for_output",
         "account_headers",
         "dialect",
         "held",
@@ -62,10 +63,13 @@ class Answer:
         account_headers: frozenset[str],
         secret: str | None = None,
         usage_unasked: bool = False,
+        waits_for_output: bool = False,
     ) -> None:
         """``model`` is the name to show the client, or None to leave the provider's; ``account_headers`` are not passed on,
         and no field that holds the ``secret``. With ``usage_unasked`` the client did not ask for a stream's usage, and does
         not see it.
+
+        With ``waits_for_output`` the first event of a stream is not enough to commit to it: something has to be said.
 
         With ``expects_final`` a stream that ends without its final event counts as cut, however politely it ends.
         """
@@ -75,6 +79,7 @@ class Answer:
         self._ended = False
         self._expects_final = expects_final
         self._model = model
+        self._waits_for_output = waits_for_output
         self.dialect = dialect
         self.shape = shape
         self.held = b""
@@ -82,13 +87,13 @@ class Answer:
         self.relay = EventRelay(dialect, model, usage_unasked=usage_unasked) if shape is Shape.EVENTS else None
 
     async def open(self) -> None:
-        """Read up to the commit point: a stream's first output, a whole JSON answer, or the first bytes of others.
+        """Read up to the commit point: the first real event of a stream, a whole JSON answer, or the first bytes of others.
 
         Raises:
             UpstreamError: the answer broke, or began with an error event. Nothing has reached the client.
         """
         if self.relay is not None:
-            self.held = await self._first_output(self.relay)
+            self.held = await self._begin(self.relay)
         elif self.shape is Shape.WHOLE:
             await self._whole()
         else:
@@ -102,25 +107,25 @@ class Answer:
         self._ended = not chunk
         return chunk
 
-    async def _first_output(self, relay: EventRelay) -> bytes:
+    async def _begin(self, relay: EventRelay) -> bytes:
         held = b""
         while chunk := await self._read():
             events = relay.feed(chunk)
             if not events:
                 continue
             held += events
-            if self._is_output(events) or len(held) > MAX_ERROR_BYTES:
+            if self._commits(events) or len(held) > MAX_ERROR_BYTES:
                 return held
         rest = relay.end()
         held += rest
         if not held:
             raise UpstreamMalformed("the provider's stream ended before its first event")
-        self._is_output(rest)
+        self._commits(rest)
         self._require_end(relay)
         return held
 
-    def _is_output(self, events: bytes) -> bool:
-        """Whether the first event that says anything is among ``events``, and they may go out.
+    def _commits(self, events: bytes) -> bool:
+        """Whether the event that was waited for is among ``events``, and they may go out.
 
         Raises:
             UpstreamErrorEvent: there is an error before it.
@@ -129,7 +134,7 @@ class Answer:
             failure = self.dialect.failure(event)
             if failure is not None:
                 raise UpstreamErrorEvent(failure, event)
-            if self.dialect.has_output(event):
+            if not self._waits_for_output or self.dialect.has_output(event):
                 return True
         return False
 

@@ -92,6 +92,8 @@ def _started(endpoint: str) -> RequestStarted:
 class _Run:
     """One exchange on its way through the pipeline."""
 
+    waits_for_output = False
+    """Whether the attempt's stream has to say something within its time, and not only to begin."""
     renewed: frozenset[tuple[str, str]] = frozenset()
     """Live credentials, by provider and name, that have got another token since one was refused: each does once."""
 
@@ -229,6 +231,7 @@ class _Run:
                 record.first_attempt_at = record.first_attempt_at or self.clock.monotonic()
                 await freshen(member, target.provider, clocks)
         first_token = timeouts.first_token_seconds if outbound.inbound.stream else None
+        self.waits_for_output = first_token is not None
         if first_token is None:
             return await answer_to(target, member, outbound, clocks)
         try:
@@ -281,6 +284,7 @@ class _Run:
                 account_headers=adapter.account_headers,
                 secret=sent_secret(request.headers, member.placement),
                 usage_unasked=provider.include_usage and outbound.usage_question is not None,
+                waits_for_output=self.waits_for_output,
             )
             await answer.open()
         except BaseException:

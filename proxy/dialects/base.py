@@ -39,8 +39,7 @@ class Dialect(Protocol):
         ...
 
     def has_output(self, event: bytes) -> bool:
-        """Whether ``event``, which has data, is more than the beginning of an answer: something is said, or it ends. Until
-        then another provider may answer in this one's place."""
+        """Whether ``event``, which has data, is more than the beginning of an answer: something is said, or it ends."""
         ...
 
     def ending(self, events: bytes, before: Ending = Ending.OPEN) -> Ending:

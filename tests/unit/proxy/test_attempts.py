@@ -386,6 +386,14 @@ async def test_another_target_answers_where_a_stream_has_told_its_role_and_no_mo
     assert [f"1 a/x: {code}, delivered maybe: retry"] == gateway.attempts
 
 
+async def test_without_a_clock_for_its_output_a_stream_is_passed_on_from_its_first_event_on() -> None:
+    gateway = Plane(Provider("a", [stream(ROLE, SAID, Cut())]), Provider("b", [stream(DONE)]), **route("a/x", "b/y"))
+    exchange = await gateway.post({"model": "m", "stream": True})
+    assert [ROLE, SAID] == exchange.pieces[:2]
+    assert b"upstream_disconnected" in exchange.pieces[2]
+    assert [] == gateway.attempts
+
+
 async def test_a_stream_that_says_nothing_and_ends_well_is_passed_on() -> None:
     gateway = Plane(Provider("a", [stream(ROLE, DONE)]), **route("a/x"))
     exchange = await gateway.post({"model": "m", "stream": True})

@@ -216,13 +216,13 @@ ASKED_FOR = {"model": "m", "messages": [{"role": "user", "content": "x" * 96}]}
 STREAM = {**ASKED_FOR, "stream": True}
 IN = 31
 TOLD = chunk({}, usage={"prompt_tokens": 5, "completion_tokens": 2})
-ENDS: dict[str, tuple[Iterable[bytes | Step], Usage | None]] = {
+ENDS: dict[str, tuple[Iterable[bytes | Step], Usage]] = {
     "well": ([*say(*"abcd"), STOP, DONE], Usage(IN, 4, estimated=True)),
     "well, and told": ([*say(*"abcd"), STOP, TOLD, DONE], Usage(5, 2)),
     "well, told too early": ([TOLD, *say(*"abcd"), STOP, DONE], Usage(5, 2)),
     "well, told nothing": ([*say(*"abcd"), STOP, chunk({}, usage={}), DONE], Usage(IN, 4, estimated=True)),
     "cut": ([*say(*"abcd"), Cut()], Usage(IN, 4, estimated=True)),
-    "cut before a word": ([ROLE, Cut()], None),
+    "cut before a word": ([ROLE, Cut()], Usage(IN, 0, estimated=True)),
     "cut after it was told": ([*say(*"abc"), TOLD, Cut()], Usage(5, 2)),
     "cut some time after it was told": ([TOLD, *say(*"abc"), Cut()], Usage(5, 5, estimated=True)),
     "politely, too early": ([*say(*"abcd")], Usage(IN, 4, estimated=True)),

@@ -2379,7 +2379,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -2667,7 +2667,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -3072,7 +3072,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -3531,7 +3531,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -4031,7 +4031,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -4288,7 +4288,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -4662,7 +4662,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
@@ -4876,7 +4876,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -5021,7 +5021,7 @@ export interface components {
                 connect_seconds?: number | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: number | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: number | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: number | null;
@@ -5137,7 +5137,7 @@ export interface components {
                 connect_seconds?: (number | string) | null;
                 /** @description from the request sent to the answer's head (default 60) */
                 first_byte_seconds?: (number | string) | null;
-                /** @description from the request sent to the first output, which a role alone is not (default off) */
+                /** @description from the request sent to the first output; until then another may answer (default off) */
                 first_token_seconds?: (number | string) | null;
                 /** @description longest silence inside an answer (default 120) */
                 idle_seconds?: (number | string) | null;
