@@ -12,8 +12,7 @@ from credentials.account import with_tokens
 from credentials.account_refresh import Sealer
 from credentials.errors import AccountMissing, RecordDamaged, RecordUnknown, StoreConflict, StoreUnavailable
 from credentials.reach import Reach
-from credentials.records import AccountRecord, AccountSettings
-from credentials.tokens import TokenSet
+from credentials.records import AccountRecord, SignIn
 
 _TRIES = 20
 
@@ -26,20 +25,13 @@ class AccountEdits:
         self._sealer = sealer
         self._clock = clock
 
-    async def signed_in(
-        self,
-        provider: str,
-        name: str,
-        oauth: str,
-        tokens: TokenSet,
-        settings: AccountSettings | None,
-        proxy_url: str | None,
-    ) -> AccountRecord:
+    async def signed_in(self, given: SignIn) -> AccountRecord:
         """As :meth:`credentials.accounts.Accounts.signed_in`."""
+        provider, name, tokens = given.provider, given.name, given.tokens
         sealed = await self._sealer.seal_tokens(provider, name, tokens)
-        changes: dict[str, Any] = {} if settings is None else {"settings": settings}
-        if proxy_url is not None:
-            changes["sealed_proxy_url"] = await self._sealer.seal_proxy_url(provider, name, proxy_url)
+        changes: dict[str, Any] = {} if given.settings is None else {"settings": given.settings}
+        if given.proxy_url is not None:
+            changes["sealed_proxy_url"] = await self._sealer.seal_proxy_url(provider, name, given.proxy_url)
         for _ in range(_TRIES):
             now = round(self._clock.time() * MICROSECONDS)
             try:
@@ -49,11 +41,11 @@ class AccountEdits:
                 await self._reach.ask(lambda store: store.delete(provider, name, None))
                 held = None
             base = held or AccountRecord(
-                provider=provider, name=name, version=0, oauth=oauth, created_at=now, updated_at=now
+                provider=provider, name=name, version=0, oauth=given.oauth, created_at=now, updated_at=now
             )
             new = msgspec.structs.replace(
                 with_tokens(base, tokens, sealed),
-                oauth=oauth,
+                oauth=given.oauth,
                 account=tokens.account,
                 refreshed_at=now,
                 updated_at=now,

@@ -21,7 +21,7 @@ from credentials.members import Member
 from credentials.oauth.source import OAuthAccountSource, RefreshingServer
 from credentials.outcomes import Observer, Outcomes
 from credentials.reach import Reach
-from credentials.records import AccountRecord, AccountSettings, AccountStore
+from credentials.records import AccountRecord, AccountStore, SignIn
 from credentials.refresher import Refresher
 from credentials.revoking import RevokingServer, revoke_unkept
 from credentials.tokens import CredentialSource, TokenSet
@@ -170,21 +170,13 @@ class Accounts:
             if version != self._version:
                 await self._read_all()
 
-    async def signed_in(
-        self,
-        provider: str,
-        name: str,
-        oauth: str,
-        tokens: TokenSet,
-        settings: AccountSettings | None,
-        proxy_url: str | None,
-    ) -> AccountRecord:
-        """Make the account, or give it other tokens. ``settings`` and ``proxy_url`` None: as they were.
+    async def signed_in(self, given: SignIn) -> AccountRecord:
+        """Make the account, or give it other tokens.
 
         Raises:
             StoreFault: it is not kept.
         """
-        return await self._edited(await self._edits.signed_in(provider, name, oauth, tokens, settings, proxy_url))
+        return await self._edited(await self._edits.signed_in(given))
 
     async def change(
         self, provider: str, name: str, edit: Callable[[AccountRecord], AccountRecord], seen: int | None
@@ -304,6 +296,7 @@ class Accounts:
         self._renew()
 
     def _wrote(self) -> None:
+        # Whoever is told may be another by now.
         self.changed()
 
     async def _save(self, account: Account) -> None:

@@ -25,11 +25,7 @@ class Outcomes:
     """Fulfils :class:`credentials.live.Listener`."""
 
     def __init__(
-        self,
-        clock: Clock,
-        tell: Callable[[Event], None],
-        observer: Observer,
-        then: Callable[[], None],
+        self, clock: Clock, tell: Callable[[Event], None], observer: Observer, then: Callable[[], None]
     ) -> None:
         """``then`` is called after each exchange."""
         self._clock = clock

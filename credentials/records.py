@@ -5,6 +5,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from credentials.tokens import TokenSet
+
 FORMAT = 1
 """Of a record, for those that read what other versions of the program have written: another one with every field that is
 added or means something else (credentials/stores/cells.py)."""
@@ -22,6 +24,22 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     models: tuple[str, ...] = ()
     disabled: bool = False
     note: str | None = None
+
+
+class SignIn(msgspec.Struct, frozen=True):
+    """What a sign-in has given, to be kept in the place of what there was."""
+
+    provider: str
+    name: str
+    oauth: str
+    tokens: TokenSet
+    settings: AccountSettings | None = None
+    """None: an account that there is keeps its own."""
+    proxy_url: str | None = None
+    """The same."""
+
+    def __repr__(self) -> str:
+        return f"SignIn({self.provider}/{self.name})"
 
 
 class AccountRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -238,19 +238,17 @@ class Reloader:
         self._current = generation
         self._resources.follow(generation.loaded, generation.webhooks, generation.token_sources)
         seconds = self._resources.clock.monotonic() - began
-        outcome = Reloaded(generation.revision, changed, seconds, restart=self.restart_keys(generation.config))
+        pending = self.restart_keys(generation.config)
+        outcome = Reloaded(generation.revision, changed, seconds, restart=pending)
         self.last = (self._resources.clock.time(), trigger, outcome)
         logs.set_level(generation.config.telemetry.log_level)
         for notice in generation.loaded.notices:
             _log.info("%s", notice)
-        if before is not None and self._at_start is not None:
+        if before is not None:
             # What has been set back to what runs is no news, and what was told before is none either.
-            pending = changed_restart_keys(self._at_start, generation.config)
-            for path in changed_restart_keys(before.config, generation.config):
-                if path in pending:
-                    _log.warning(
-                        "`%s` has changed: it takes effect when the gateway is started again", render_path(path)
-                    )
+            for key in map(render_path, changed_restart_keys(before.config, generation.config)):
+                if key in pending:
+                    _log.warning("`%s` has changed: it takes effect when the gateway is started again", key)
         self._resources.events.emit(
             ConfigApplied(revision=generation.revision, trigger=trigger, duration_seconds=seconds)
         )

@@ -136,9 +136,7 @@ class Gateway:
 
     def rewrite(self, text: str) -> None:
         """Give it another document: whole at once, as it may look at any moment."""
-        new = place_of_secrets(self.config.with_suffix(".new"))
-        new.write_text(text)
-        new.rename(self.config)
+        put_text(self.config, text)
 
     def request(
         self,

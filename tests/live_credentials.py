@@ -12,7 +12,7 @@ from core.events import Event
 from core.secret import Secret
 from credentials.accounts import Accounts
 from credentials.errors import CredentialFault, CredentialUnavailable
-from credentials.records import AccountSettings
+from credentials.records import AccountSettings, SignIn
 from credentials.sealer import RecordSealer
 from credentials.stores.memory import MemoryStore
 from credentials.tokens import TokenSet
@@ -103,7 +103,7 @@ class SignedIn:
         """Somebody signs in. ``settings`` are those of the account, and its ``proxy_url``."""
         proxy_url = settings.pop("proxy_url", None)
         tokens = self.server.give(name, -1.0 if ended else LIFE_SECONDS)
-        await self.accounts.signed_in(provider, name, OAUTH, tokens, AccountSettings(**settings), proxy_url)
+        await self.accounts.signed_in(SignIn(provider, name, OAUTH, tokens, AccountSettings(**settings), proxy_url))
 
     async def change(self, name: str, provider: str = "real", **settings: Any) -> None:
         """Their operator changes what is said of the account."""

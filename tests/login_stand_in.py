@@ -13,7 +13,7 @@ from core.tasks import Tasks
 from credentials.errors import LoginDenied, LoginFailed, LoginMismatch
 from credentials.logins.logins import Logins
 from credentials.oauth.server import DeviceCode, Flow, Pending
-from credentials.records import AccountRecord, AccountSettings
+from credentials.records import AccountRecord, AccountSettings, SignIn
 from credentials.sealer import RecordSealer
 from credentials.stores.memory import MemoryStore
 from credentials.tokens import TokenSet
@@ -111,20 +111,14 @@ class AccountsInMemory:
         self.kept: list[tuple[str, str, AccountSettings | None, str | None]] = []
         self.failure: Exception | None = None
 
-    async def signed_in(
-        self,
-        provider: str,
-        name: str,
-        oauth: str,
-        tokens: TokenSet,
-        settings: AccountSettings | None,
-        proxy_url: str | None,
-    ) -> AccountRecord:
+    async def signed_in(self, given: SignIn) -> AccountRecord:
         if self.failure is not None:
             raise self.failure
-        assert ACCESS == tokens.access_token.reveal()
-        self.kept.append((provider, name, settings, proxy_url))
-        return AccountRecord(provider=provider, name=name, version=1, oauth=oauth, created_at=0, updated_at=0)
+        assert ACCESS == given.tokens.access_token.reveal()
+        self.kept.append((given.provider, given.name, given.settings, given.proxy_url))
+        return AccountRecord(
+            provider=given.provider, name=given.name, version=1, oauth=given.oauth, created_at=0, updated_at=0
+        )
 
 
 class LoginWorld:

@@ -98,7 +98,7 @@ def _session(name: str, command: list[str], output: IO[bytes] | None = None) -> 
     """Its exit status."""
     own_cache = ["-o", f"cache_dir={_CACHES / name}"]
     done = subprocess.run([*command, *own_cache], stdout=output, stderr=output and subprocess.STDOUT, check=False)
-    return 0 if done.returncode == _NOTHING_COLLECTED else abs(done.returncode)
+    return abs(done.returncode)
 
 
 def main(options: list[str]) -> int:
@@ -122,7 +122,7 @@ def main(options: list[str]) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(output.read())
         sys.stdout.flush()
-    status = max(statuses)
+    status = max(statuses - {_NOTHING_COLLECTED}, default=_NOTHING_COLLECTED)
     # Any other status (a session that was ended, or broke) is not told of by a test.
     return 0 if status == _TESTS_FAILED and starved(failed(_CACHES), options) else status
 

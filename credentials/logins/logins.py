@@ -45,7 +45,7 @@ from credentials.logins.places import LoginPlaces, flow_of, require_room
 from credentials.logins.room import LoginRoom
 from credentials.logins.values import Begun, LoginStatus, LoginWanted, ShownFlow, status_of, told
 from credentials.oauth.pkce import new_verifier
-from credentials.records import AccountSettings, AccountStore, LoginEnd, PendingLogin
+from credentials.records import AccountSettings, AccountStore, LoginEnd, PendingLogin, SignIn
 from credentials.revoking import revoke_unkept
 from credentials.tokens import TokenSet
 
@@ -302,7 +302,7 @@ class Logins:
             if not wanted.replaces:
                 require_room(await (await self._store()).get(login.provider, login.name))
             await self._accounts.signed_in(
-                login.provider, login.name, login.oauth, tokens, wanted.settings, wanted.proxy_url
+                SignIn(login.provider, login.name, login.oauth, tokens, wanted.settings, wanted.proxy_url)
             )
         except BaseException as error:
             self._give_back(server, tokens)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from core.secret import Secret
 from credentials.oauth.server import DeviceCode, Flow, Pending
-from credentials.records import AccountRecord, AccountSettings
+from credentials.records import AccountRecord, SignIn
 from credentials.revoking import RevokingServer
 from credentials.tokens import TokenSet
 
@@ -41,16 +41,8 @@ class LoginServer(RevokingServer, Protocol):
 class LoginAccounts(Protocol):
     """Where what a sign-in has given is kept; :class:`credentials.accounts.Accounts` is one."""
 
-    async def signed_in(
-        self,
-        provider: str,
-        name: str,
-        oauth: str,
-        tokens: TokenSet,
-        settings: AccountSettings | None,
-        proxy_url: str | None,
-    ) -> AccountRecord:
-        """Keep it, in the place of what there was; ``settings`` and ``proxy_url`` None: as they are."""
+    async def signed_in(self, given: SignIn) -> AccountRecord:
+        """Keep it."""
         ...
 
 

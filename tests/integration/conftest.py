@@ -163,6 +163,5 @@ def vault() -> Iterator[PreparedVault]:
             yield server
         return
     with vault_stand_in() as behind, prepared(behind.address, behind.root_token) as server:
-        # What a real server must be waited for.
-        server.advance = behind.advance  # type: ignore[method-assign]
+        server.advance = behind.advance  # type: ignore[method-assign]  # what a real server must be waited for
         yield server

@@ -218,7 +218,7 @@ async def test_what_a_killed_process_had_under_way_ends_with_its_lease(
                 now = end - 1000 * HELD_SECONDS / 4
                 server.set_clock(now / 1000)
                 assert isinstance(await store.admit(limits, estimated()), Refused)
-                await until(lambda before=end: client.zscore(f"{PREFIX}living", name) > before)  # type: ignore[misc]
+                await until(lambda before=end: client.zscore(f"{PREFIX}living", name) > before)  # type: ignore[misc]  # mypy infers no lambda with a default
                 end = client.zscore(f"{PREFIX}living", name)
             assert now > first_end
             assert isinstance(await store.admit(limits, estimated()), Refused)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from credentials.oauth.pkce import new_verifier
+from credentials.records import SignIn
 from credentials.tokens import TokenSet
 from tests import redis_server
 from tests.integration.conftest import NewUrl
@@ -75,7 +76,7 @@ async def account(settings: Settings, life_seconds: float = 3600.0) -> AsyncIter
             tokens = await part.server.exchange_code(code, verifier, HERE)
         issued_at = tokens.issued_at
         ending = msgspec.structs.replace(tokens, issued_at=issued_at - 3600, expires_at=issued_at + life_seconds)
-        await part.accounts.signed_in(PROVIDER.name, NAME, OAUTH, ending, None, None)
+        await part.accounts.signed_in(SignIn(PROVIDER.name, NAME, OAUTH, ending))
         yield part
     finally:
         await part.stop()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -181,10 +182,12 @@ async def test_an_account_that_eight_processes_share_is_refreshed_once_and_no_re
     assert 1 == sum(each.metric("sluice_credential_refreshes_total", outcome="refreshed") for each in gateways)
     for running in gateways:
         # Whichever worker has served nobody since hears of it a little later.
-        await until(
-            lambda running=running: running.metric("sluice_credential_state", provider="up", credential="ada") == 0  # type: ignore[misc]
-        )
+        await until(partial(needs_no_login, running))
         assert not any(token in running.err + running.out for token in guarded.taken)
+
+
+def needs_no_login(running: Gateway) -> bool:
+    return running.metric("sluice_credential_state", provider="up", credential="ada") == 0
 
 
 async def add(running: Gateway, tokens: dict[str, Any], ends_at: float) -> None:

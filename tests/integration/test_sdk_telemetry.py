@@ -128,7 +128,7 @@ async def test_the_metrics_count_what_happened(start_gateway: StartGateway) -> N
     }
 
     def counted() -> dict[object, float]:
-        return {key: gateway.metric(key[0], **dict(key[1:])) for key in expected}  # type: ignore[arg-type]
+        return {key: gateway.metric(key[0], **dict(key[1:])) for key in expected}  # type: ignore[arg-type]  # pairs of names and values
 
     # The last request is told of a moment after its answer.
     with contextlib.suppress(AssertionError):

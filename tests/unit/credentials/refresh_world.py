@@ -22,7 +22,7 @@ from core.secret import Secret
 from core.tasks import Tasks
 from credentials.accounts import Accounts
 from credentials.errors import CredentialUnavailable, NeedsLogin, StoreUnavailable
-from credentials.records import AccountRecord, AccountSettings, Listing, Lock
+from credentials.records import AccountRecord, AccountSettings, Listing, Lock, SignIn
 from credentials.sealer import RecordSealer
 from credentials.stores.memory import MemoryStore
 from credentials.tokens import TokenSet
@@ -253,7 +253,7 @@ class World:
         """Somebody signs in, by one of the processes. Raises StoreFault."""
         given = AccountSettings(**settings) if settings else None
         await self.processes[process].accounts.signed_in(
-            PROVIDER.name, NAME, "accounts", self.server.sign_in(), given, None
+            SignIn(PROVIDER.name, NAME, "accounts", self.server.sign_in(), given)
         )
 
     async def edit(self, process: int, word: str) -> None:

@@ -11,7 +11,7 @@ from core.secret import Secret
 from credentials.account_edits import AccountEdits
 from credentials.errors import AccountMissing, RecordDamaged, StoreConflict, StoreUnavailable
 from credentials.reach import Reach
-from credentials.records import AccountRecord, AccountSettings
+from credentials.records import AccountRecord, AccountSettings, SignIn
 from credentials.sealer import RecordSealer
 from credentials.stores.memory import MemoryStore
 from credentials.tokens import TokenSet
@@ -72,12 +72,12 @@ async def edits(store: Contested) -> AccountEdits:
 
     clock = ManualClock()
     made = AccountEdits(Reach(opened, clock, lambda: None), RecordSealer(_keys), clock)
-    await made.signed_in(*WHO, "accounts", tokens(0), AccountSettings(weight=1), None)
+    await made.signed_in(SignIn(*WHO, "accounts", tokens(0), AccountSettings(weight=1)))
     return made
 
 
 async def sign_in(edits: AccountEdits) -> AccountRecord:
-    return await edits.signed_in(*WHO, "accounts", tokens(1), None, None)
+    return await edits.signed_in(SignIn(*WHO, "accounts", tokens(1)))
 
 
 async def change(edits: AccountEdits) -> AccountRecord:

@@ -18,7 +18,7 @@ from credentials.errors import (
     StoreConflict,
     StoreUnavailable,
 )
-from credentials.records import AccountSettings
+from credentials.records import AccountSettings, SignIn
 from credentials.stores.memory import MemoryShelf
 from credentials.tokens import TokenSet
 from tests.unit.credentials.refresh_world import (
@@ -95,9 +95,9 @@ async def test_a_new_sign_in_keeps_what_its_operator_has_said(there: World) -> N
     accounts = there.processes[0].accounts
     tokens = there.server.sign_in()
     made = await accounts.signed_in(
-        "claude", "work", "accounts", tokens, AccountSettings(weight=3), "http://proxy.example.com"
+        SignIn("claude", "work", "accounts", tokens, AccountSettings(weight=3), "http://proxy.example.com")
     )
-    again = await accounts.signed_in("claude", "work", "accounts", there.server.sign_in(), None, None)
+    again = await accounts.signed_in(SignIn("claude", "work", "accounts", there.server.sign_in()))
 
     assert (3, 1, 2) == (again.settings.weight, made.version, again.version)
     assert made.sealed_proxy_url == again.sealed_proxy_url
@@ -112,7 +112,7 @@ async def test_a_new_sign_in_keeps_what_its_operator_has_said(there: World) -> N
 @world(2)
 async def test_a_damaged_record_serves_as_it_was_known_and_a_sign_in_mends_it(there: World) -> None:
     one, other = (process.accounts for process in there.processes)
-    await one.signed_in("claude", "work", "accounts", there.server.sign_in(), None, None)
+    await one.signed_in(SignIn("claude", "work", "accounts", there.server.sign_in()))
     shelf = there.shared.store._shelf
     assert isinstance(shelf, MemoryShelf)
     shelf._accounts["claude", NAME] = shelf._accounts["claude", NAME][:-3] + b"!!}"
@@ -281,7 +281,7 @@ def test_an_account_that_the_configuration_leaves_no_place_is_shown_and_serves_n
 @world()
 async def test_an_account_that_does_not_open_is_shown_and_others_are_not_affected(there: World) -> None:
     other = Process(there, 7, key="k2")
-    await other.accounts.signed_in("claude", "work", "accounts", there.server.sign_in(), None, None)
+    await other.accounts.signed_in(SignIn("claude", "work", "accounts", there.server.sign_in()))
     await other.accounts.sync()
 
     assert ["damaged", "ready"] == [state.state for state in other.accounts.states()]

@@ -11,6 +11,7 @@ from config.load import LoadedConfig
 from config.master_key import VARIABLE
 from core.secret import Secret
 from credentials.errors import StoreUnavailable
+from credentials.records import SignIn
 from credentials.tokens import TokenSet
 from gateway.build import load_and_build
 from gateway.control import Answered, RefreshAccounts
@@ -50,7 +51,7 @@ def put_in_force(resources: Resources, place: Path, text: str) -> LoadedConfig:
 
 
 async def sign_in(resources: Resources) -> None:
-    await resources.credentials.accounts.signed_in("hub", "ada", "strict", TOKENS, None, None)
+    await resources.credentials.accounts.signed_in(SignIn("hub", "ada", "strict", TOKENS))
 
 
 async def test_accounts_start_with_the_configuration_that_has_any(resources: Resources, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ async def test_an_account_that_was_refused_serves_again_as_soon_as_it_has_signed
     now = resources.clock.monotonic()
     resources.cooldowns.cool_credential("hub", "ada", reason=Reason.CREDENTIAL_REFUSED, seconds=600, now=now)
     anew = msgspec.structs.replace(TOKENS, access_token=Secret.literal(planted("anew"), "access token"))
-    await resources.credentials.accounts.signed_in("hub", "ada", "strict", anew, None, None)
+    await resources.credentials.accounts.signed_in(SignIn("hub", "ada", "strict", anew))
     assert not resources.cooldowns.credential_cooled("hub", "ada", now)
 
 

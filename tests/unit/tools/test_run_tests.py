@@ -68,3 +68,32 @@ def test_what_has_failed_is_read_from_the_caches_of_all_sessions(tmp_path: Path)
         (tmp_path / session / "v/cache").mkdir(parents=True)
         (tmp_path / session / "v/cache/lastfailed").write_text(text)
     assert ["tests/x.py::one", "tests/y.py::two[1]"] == run_tests.failed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "unmeasured", "beside", "starved", "status"),
+    [
+        (0, 0, 0, False, 0),
+        (5, 0, 5, False, 0),
+        (5, 5, 5, True, 5),
+        (1, 5, 0, True, 0),
+        (1, 0, 1, False, 1),
+        (1, 2, 0, True, 2),
+        (0, 0, -11, True, 11),
+    ],
+    ids=["all pass", "some have none", "none has any", "starved", "failed", "ended", "killed"],
+)
+def test_the_worst_of_the_sessions_counts_but_for_those_without_tests(
+    waiting: int,
+    unmeasured: int,
+    beside: int,
+    starved: bool,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes = {"waiting": waiting, "unmeasured": unmeasured, "beside": beside}
+    monkeypatch.setattr(run_tests, "_CACHES", tmp_path)
+    monkeypatch.setattr(run_tests, "_session", lambda name, *_: abs(codes[name]))
+    monkeypatch.setattr(run_tests, "starved", lambda *_: starved)
+    assert status == run_tests.main([])
